@@ -1,0 +1,119 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Fixtures for all tests.
+
+Tests that run commands take `actor` (an ordinary user, then root) and `pool` (a directory of the
+test's own that the actor owns). Commands run from a real installation made by scripts/install into
+a prefix below /var/tmp: an ordinary user can reach it whatever the mode of the checkout's
+directory, and overlayfs gets a real file system. REDPAK_TEST_POOL names another place than
+/var/tmp; REDPAK_TEST_KEEP=1 leaves everything behind to look at.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import tempfile
+from pathlib import Path
+from typing import Iterator
+
+import pytest
+from support.actors import SYSTEM_PATH, Actor, actor_kinds, find_actor
+from support.trees import remove_tree
+
+CHECKOUT = Path(__file__).resolve().parent.parent
+
+
+def pytest_report_header() -> str:
+    if "root" in actor_kinds():
+        return "redpak: commands are tested as an ordinary user and as root"
+    return "redpak: not root, so commands are tested as this user only; root variants not collected"
+
+
+@pytest.fixture(scope="session")
+def checkout() -> Path:
+    return CHECKOUT
+
+
+@pytest.fixture(scope="session")
+def session_pool() -> Iterator[Path]:
+    """A directory for the whole session, readable by every user."""
+    parent = os.environ.get("REDPAK_TEST_POOL", "/var/tmp")
+    directory = Path(tempfile.mkdtemp(prefix="redpak-tests.", dir=parent)).resolve()
+    directory.chmod(0o755)
+    yield directory
+    if not os.environ.get("REDPAK_TEST_KEEP"):
+        remove_tree(directory)
+
+
+@pytest.fixture(scope="session")
+def prefix(session_pool: Path) -> Path:
+    """A private installation of this checkout."""
+    directory = session_pool / "prefix"
+    subprocess.run([str(CHECKOUT / "scripts/install"), f"--prefix={directory}"], check=True)
+    return directory
+
+
+@pytest.fixture(scope="session")
+def redmain(session_pool: Path, prefix: Path) -> Path:
+    """A main.yaml whose core OS rpm database is the session's own, with the host adopted in it."""
+    directory = session_pool / "redmain"
+    main = write_redmain(directory, prefix, rpmdir=directory / "rpm")
+    actor = find_actor(actor_kinds()[-1])
+    actor = actor.with_environ(**command_environ(prefix, main, home=directory))
+    actor.check(["red-dnf", "red-manager", "--adopt"])
+    return main
+
+
+def write_redmain(directory: Path, prefix: Path, *, rpmdir: Path) -> Path:
+    """Copy the prefix's configuration to directory, with the core OS's rpmdb at rpmdir."""
+    installed = prefix / "etc/redpak"
+    for source in installed.rglob("*.yaml"):
+        target = directory / source.relative_to(installed)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(source.read_bytes())
+    main = directory / "main.yaml"
+    text, count = re.subn(
+        r"^( *)rpmdir:.*$", rf"\1rpmdir: {rpmdir}", main.read_text(), flags=re.MULTILINE
+    )
+    assert count == 1, f"{main} should name rpmdir once"
+    main.write_text(text)
+    return main
+
+
+def command_environ(prefix: Path, main: Path, *, home: Path) -> dict[str, str]:
+    return {
+        "PATH": f"{prefix}/bin:{SYSTEM_PATH}",
+        "HOME": str(home),
+        "LANG": "C.UTF-8",
+        "TERM": "dumb",
+        "redpak_MAIN": str(main),
+    }
+
+
+@pytest.fixture(params=actor_kinds())
+def actor(request: pytest.FixtureRequest, pool_root: Path, prefix: Path, redmain: Path) -> Actor:
+    """Runs the installed commands as an ordinary user, then as root."""
+    found = find_actor(request.param)
+    home = pool_root / "home"
+    home.mkdir()
+    os.chown(home, found.uid, found.gid)
+    return found.with_environ(**command_environ(prefix, redmain, home=home))
+
+
+@pytest.fixture
+def pool_root(request: pytest.FixtureRequest, session_pool: Path) -> Path:
+    """The test's own directory, below the session's."""
+    name = re.sub(r"[^A-Za-z0-9.-]+", "-", request.node.name)[:60].strip("-")
+    directory = Path(tempfile.mkdtemp(prefix=f"{name}.", dir=session_pool))
+    directory.chmod(0o755)
+    return directory
+
+
+@pytest.fixture
+def pool(pool_root: Path, actor: Actor) -> Path:
+    """The directory where the actor keeps its nodes."""
+    directory = pool_root / "pool"
+    directory.mkdir()
+    os.chown(directory, actor.uid, actor.gid)
+    return directory

@@ -43,15 +43,11 @@ def build_rpm(
     scriptlets maps `post`, `preun -p <lua>` ... to bodies; install is added to %install, and
     extra_files to %files, for what a mapping cannot say (directories, symlinks, hard links).
     """
-    entries = {
-        path: RpmFile(content=entry) if isinstance(entry, str) else entry
-        for path, entry in files.items()
-    }
     preamble = [
         f"Name: {name}",
         f"Version: {version}",
         f"Release: {release}",
-        f"Epoch: {epoch}" if epoch else "",
+        *([f"Epoch: {epoch}"] if epoch else []),
         f"Summary: Test package {name}",
         "License: Apache-2.0",
         "BuildArch: noarch",
@@ -59,16 +55,9 @@ def build_rpm(
         *tags,
     ]
     with tempfile.TemporaryDirectory(prefix="rpmbuild-") as work:
-        steps = []
-        listing = []
-        for number, (path, entry) in enumerate(entries.items()):
-            source = Path(work, f"file{number}")
-            source.write_text(entry.content)
-            steps.append(f"install -D -m {entry.mode:04o} {source} '%{{buildroot}}{path}'")
-            attributes = f"%attr({entry.mode:04o},{entry.owner},{entry.group})"
-            listing.append(f'{attributes} {entry.directive} "{path}"')
+        steps, listing = _place_files(Path(work), files)
         sections = [
-            *filter(None, preamble),
+            *preamble,
             "%description",
             "For the tests.",
             "%install",
@@ -84,6 +73,23 @@ def build_rpm(
         spec = Path(work, f"{name}.spec")
         spec.write_text("\n".join(sections))
         return _run_rpmbuild(spec, Path(work), outdir)
+
+
+def _place_files(
+    work: Path, files: Mapping[str, Union[str, RpmFile]]
+) -> tuple[list[str], list[str]]:
+    """Write the contents below work; return the lines for %install and for %files."""
+    steps = []
+    listing = []
+    for number, (path, entry) in enumerate(files.items()):
+        if isinstance(entry, str):
+            entry = RpmFile(content=entry)
+        source = work / f"file{number}"
+        source.write_text(entry.content)
+        steps.append(f"install -D -m {entry.mode:04o} {source} '%{{buildroot}}{path}'")
+        attributes = f"%attr({entry.mode:04o},{entry.owner},{entry.group})"
+        listing.append(f'{attributes} {entry.directive} "{path}"')
+    return steps, listing
 
 
 def _run_rpmbuild(spec: Path, work: Path, outdir: Path) -> Path:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Iterator
 
 import pytest
+
 from support.actors import SYSTEM_PATH, Actor, actor_kinds, find_actor
 from support.trees import remove_tree
 

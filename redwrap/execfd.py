@@ -1,0 +1,77 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Run the shell commands of a configuration, all at once.
+
+This is the one place where redpak runs a shell (style rule 5): the text of an Execfd command is
+handed over as it stands, and the names it may use reach it as environment variables, so no value
+can inject a command.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import tempfile
+from collections.abc import Mapping, Sequence
+from typing import IO
+
+from redpak.errors import RedpakError
+from redwrap.operations import Command
+
+SHELL = "/bin/sh"
+LIMIT = 16 << 20  # bytes a command may write: a runaway must not fill the memory
+
+
+def run_commands(commands: Sequence[Command], environ: Mapping[str, str]) -> list[bytes]:
+    """What each of `commands` writes to stdout, in order; they run in parallel.
+
+    Raises RedpakError, naming the line that asked for it, when one of them fails.
+    """
+    started = []
+    try:
+        for command in commands:
+            # A file, not a pipe: a command that writes much must not wait for us to read.
+            output = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the process below
+            process = subprocess.Popen(
+                [SHELL, "-c", command.text],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                env={**environ, **command.names},
+                cwd="/",
+            )
+            started.append((command, process, output))
+        return [_collect(command, process, output) for command, process, output in started]
+    except BaseException:
+        for _, process, _ in started:
+            process.kill()
+        raise
+    finally:
+        for _, _, output in started:
+            output.close()
+
+
+def _collect(command: Command, process: subprocess.Popen[bytes], output: IO[bytes]) -> bytes:
+    status = process.wait()
+    if status:
+        how = f"was ended by {signal.Signals(-status).name}" if status < 0 else (
+            f"failed with status {status}")
+        raise RedpakError(
+            f"{command.origin}: {command.what} (node {command.origin.node}): "
+            f"the command {how}: {command.text}",
+            hint="run it in a shell to see why")
+    output.seek(0)
+    data = output.read(LIMIT + 1)
+    if len(data) > LIMIT:
+        raise RedpakError(
+            f"{command.origin}: {command.what} (node {command.origin.node}): the command wrote "
+            f"more than {LIMIT >> 20} MiB: {command.text}", hint="bind a file instead")
+    return data
+
+
+def memory_file(data: bytes, name: str) -> int:
+    """A descriptor of an anonymous file that holds `data`, read from its start."""
+    fd = os.memfd_create(name, os.MFD_CLOEXEC)
+    with os.fdopen(fd, "wb", closefd=False) as stream:
+        stream.write(data)
+    os.lseek(fd, 0, os.SEEK_SET)
+    return fd

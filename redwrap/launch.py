@@ -1,0 +1,169 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From options to a running application: load, merge, plan, check, execute."""
+
+from __future__ import annotations
+
+import argparse
+import fcntl
+import os
+import shutil
+import sys
+from collections.abc import Collection, Mapping, Sequence
+from itertools import count
+from typing import NoReturn
+
+from redpak.expand import Caller
+from redpak.family import Family, load_family, load_main, resolve_redpath
+from redpak.findings import Finding
+from redpak.merge import merge_family
+from redsys.lock import NodeLock, lock_node
+from redwrap.errors import LaunchError
+from redwrap.execfd import memory_file, run_commands
+from redwrap.lookup import NamespaceView, find_command
+from redwrap.operations import Command, Data, Mount, SetVariable, Umask
+from redwrap.plan import FIRST_FD, LaunchPlan, PlanBuilder
+from redwrap.sources import check_mount_points, prepare_sources
+
+# ld.so(8): what steers the dynamic linker or makes libc load code, bwrap's included. It never
+# crosses, whatever the configuration inherits; LD_LIBRARY_PATH is made from the tag ldpath.
+LINKER_PREFIXES = ("LD_", "GLIBC_TUNABLES", "GCONV_PATH", "LOCPATH", "NLSPATH", "MALLOC_")
+
+
+def run(options: argparse.Namespace, caller_environ: Mapping[str, str]) -> int:
+    """Do what the command line asks for. Returns only after --dump-only. Raises RedpakError."""
+    environ = {key: value for key, value in caller_environ.items()
+               if not key.startswith(LINKER_PREFIXES)}
+    redpath = resolve_redpath(options.redpath, environ)
+    main = load_main(options.rmain, environ, admin=options.admin)
+    family = load_family(redpath, main=main, admin=options.admin, force=options.force)
+    lock = lock_family(family)
+    config = merge_family(family, environ=environ, caller=Caller.current())
+    warn(config.warnings)
+    plan = PlanBuilder(family, config, environ).build(find_bwrap(options.bwrap))
+    if options.dump_only:
+        print("\n".join(plan.lines()))
+        return 0
+    plan = check_plan(plan, create=options.force)
+    if options.dump:
+        print("\n".join(plan.lines()), file=sys.stderr)
+    check_command(plan, options.command[0])
+    execute(plan, options.command, environ, lock)
+
+
+def warn(findings: Sequence[Finding]) -> None:
+    """Say what the merge dropped or ignored."""
+    for finding in findings:
+        print(f"red-wrap: warning: {finding}", file=sys.stderr)
+
+
+def lock_family(family: Family) -> NodeLock:
+    """Hold the leaf for reading until the application starts, so that no commit is half done.
+
+    The descriptor is closed by exec: a later commit does not wait for applications that run.
+    """
+    lock = lock_node(family.leaf.path, shared=True, on_wait=lambda path: print(
+        f"red-wrap: waiting for a transaction on {path}", file=sys.stderr))
+    for node in family.nodes:
+        if os.path.lexists(f"{node.state_dir}/journal"):
+            raise LaunchError(
+                f"node {node.alias} at {node.path} has an unfinished transaction",
+                hint=f"finish it with dnf red-list --redpath={node.path}")
+    return lock
+
+
+def find_bwrap(option: str | None) -> str:
+    """The bubblewrap to use: --bwrap, else from PATH. Raises LaunchError."""
+    found = shutil.which(option or "bwrap")
+    if found is None:
+        raise LaunchError(f"{option or 'bwrap'}: bubblewrap not found",
+                          hint="correct --bwrap" if option else "install bubblewrap, or name it "
+                          "with --bwrap=PATH")
+    return os.path.abspath(found)
+
+
+def check_plan(plan: LaunchPlan, *, create: bool) -> LaunchPlan:
+    """Check the plan against the file system: sources, mount points, links. Raises LaunchError.
+
+    The result lacks optional mounts whose source does not exist.
+    """
+    mounts = prepare_sources(plan.mounts, create=create)
+    check_mount_points(mounts)
+    kept = {id(mount) for mount in mounts}
+    operations = tuple(step for step in plan.operations
+                       if not isinstance(step, Mount) or id(step) in kept)
+    return LaunchPlan(plan.bwrap, operations, plan.search, plan.directory)
+
+
+def check_command(plan: LaunchPlan, command: str) -> None:
+    """Raise LaunchError (126, 127) unless `command` can be executed in the namespace."""
+    directory = plan.directory or os.getcwd()
+    find_command(NamespaceView(plan.mounts), command, plan.search, directory)
+
+
+def execute(plan: LaunchPlan, command: Sequence[str], environ: Mapping[str, str],
+            lock: NodeLock) -> NoReturn:
+    """Become bwrap. Raises LaunchError when that fails."""
+    outputs = iter(run_commands(plan.commands, environ))
+    words: list[str] = []
+    contents: dict[int, bytes] = {}  # by the descriptor number that the plan gives
+    handed: set[int] = set()
+    for step in plan.operations:
+        if isinstance(step, Umask):
+            os.umask(step.mask)
+        elif isinstance(step, SetVariable) and step.command is not None:
+            words += ("--setenv", step.key, os.fsdecode(_value(next(outputs), step.command)))
+            continue
+        elif isinstance(step, Data):
+            if step.command is None:
+                handed.add(_open_descriptor(step))
+            else:
+                contents[step.fd] = next(outputs)
+        words += step.arguments()
+    # Through a descriptor: neither the length of the command line nor ps sees them.
+    arguments = next(fd for fd in count(FIRST_FD) if fd not in contents and fd not in handed)
+    contents[arguments] = b"".join(os.fsencode(word) + b"\0" for word in words)
+    place_descriptors(contents, handed, lock)
+    try:
+        os.execve(plan.bwrap, [plan.bwrap, "--args", str(arguments), "--", *command], environ)
+    except OSError as err:
+        raise LaunchError(f"{plan.bwrap}: {err.strerror}",
+                          hint="name another with --bwrap=PATH") from err
+
+
+def _value(output: bytes, command: Command) -> bytes:
+    """The output of a command as the value of a variable: one trailing newline is cut."""
+    value = output[:-1] if output.endswith(b"\n") else output
+    if b"\0" in value:
+        raise LaunchError(f"{command.origin}: {command.what}: the output of the command has a NUL "
+                          f"byte: {command.text}", hint="correct the command")
+    return value
+
+
+def _open_descriptor(step: Data) -> int:
+    try:
+        os.fstat(step.fd)
+    except OSError as err:
+        raise LaunchError(f"{step.origin}: mount {step.mount}: file descriptor {step.fd} is not "
+                          f"open", hint=f"start red-wrap with {step.fd}<FILE") from err
+    return step.fd
+
+
+def place_descriptors(contents: Mapping[int, bytes], handed: Collection[int],
+                      lock: NodeLock) -> None:
+    """Open the `contents` under the numbers that bwrap expects; nothing but them, `handed` and the
+    standard ones survives exec: a descriptor left over would be a way out of the namespace."""
+    above = max((*contents, *handed)) + 1
+    # The lock may have one of the numbers we need; a copy holds it just as well.
+    held = fcntl.fcntl(lock.fd, fcntl.F_DUPFD_CLOEXEC, above)
+    for number, data in contents.items():
+        fd = memory_file(data, "red-wrap")
+        os.dup2(fd, number, inheritable=True)
+        if fd != number:
+            os.close(fd)
+    lock.fd = held
+    for name in os.listdir("/proc/self/fd"):
+        number = int(name)
+        try:
+            os.set_inheritable(number, number <= 2 or number in contents or number in handed)
+        except OSError:
+            continue  # the descriptor that listed the directory

@@ -1,0 +1,153 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The steps of a launch, as values.
+
+A launch plan is a list of these. Each knows the bwrap options it stands for, prints itself as one
+line, and remembers the line of configuration that asked for it.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Optional
+
+from redpak.findings import Origin
+
+
+@dataclass(frozen=True)
+class Command:
+    """A shell command of the configuration (Execfd): the single place where a shell is run."""
+
+    text: str
+    names: Mapping[str, str] = field(hash=False)  # what $NODE_PATH ... mean, as environment
+    origin: Origin
+    what: str  # "mount /etc/passwd" or "variable TOKEN", for messages
+
+
+@dataclass(frozen=True)
+class Operation:
+    """One step; `origin` is None for what red-wrap itself adds."""
+
+    origin: Optional[Origin]
+
+    def arguments(self) -> tuple[str, ...]:
+        """The bwrap options of this step; none for what red-wrap does before bwrap starts."""
+        return ()
+
+    def __str__(self) -> str:
+        return " ".join(shlex.quote(word) for word in self.arguments())
+
+
+@dataclass(frozen=True)
+class Flag(Operation):
+    """A bwrap option without a mount: --unshare-net, --hostname NAME, --cap-add CAP ..."""
+
+    words: tuple[str, ...]
+
+    def arguments(self) -> tuple[str, ...]:
+        return self.words
+
+
+@dataclass(frozen=True)
+class SetVariable(Operation):
+    """Set a variable; a `command` gives the value at launch instead of `value`."""
+
+    key: str
+    value: str
+    command: Optional[Command] = None
+
+    def arguments(self) -> tuple[str, ...]:
+        return ("--setenv", self.key, self.value)
+
+    def __str__(self) -> str:
+        if self.command is None:
+            return super().__str__()
+        return f'--setenv {shlex.quote(self.key)} "$({self.command.text})"'
+
+
+@dataclass(frozen=True)
+class UnsetVariable(Operation):
+    """Remove a variable."""
+
+    key: str
+
+    def arguments(self) -> tuple[str, ...]:
+        return ("--unsetenv", self.key)
+
+
+@dataclass(frozen=True)
+class Mount(Operation):
+    """Something at `mount` in the namespace."""
+
+    mount: str
+
+
+@dataclass(frozen=True)
+class Bind(Mount):
+    """A file or directory of the host. `base` is the node directory that the source must not
+    leave through a symlink; "" for a source of the core OS."""
+
+    source: str
+    writable: bool
+    file_only: bool = False
+    optional: bool = False
+    base: str = ""
+
+    def arguments(self) -> tuple[str, ...]:
+        return ("--bind" if self.writable else "--ro-bind", self.source, self.mount)
+
+
+@dataclass(frozen=True)
+class Data(Mount):
+    """A read-only file whose content comes from descriptor `fd`: the output of `command`, or what
+    the caller handed over (Internal) when there is none."""
+
+    fd: int
+    command: Optional[Command]
+
+    def arguments(self) -> tuple[str, ...]:
+        # bwrap makes such files 0600 unless told otherwise; /etc/passwd is for everybody.
+        return ("--perms", "0444", "--ro-bind-data", str(self.fd), self.mount)
+
+    def __str__(self) -> str:
+        line = super().__str__()
+        return line if self.command is None else f"{line} {self.fd}< <({self.command.text})"
+
+
+@dataclass(frozen=True)
+class Symlink(Mount):
+    """A symbolic link."""
+
+    target: str
+
+    def arguments(self) -> tuple[str, ...]:
+        return ("--symlink", self.target, self.mount)
+
+
+@dataclass(frozen=True)
+class FileSystem(Mount):
+    """A file system of the namespace's own: option is "--tmpfs", "--proc", "--dev", "--mqueue"."""
+
+    option: str
+
+    def arguments(self) -> tuple[str, ...]:
+        return (self.option, self.mount)
+
+
+@dataclass(frozen=True)
+class Lock(Mount):
+    """A lock on the file at `mount`, held while the application runs."""
+
+    def arguments(self) -> tuple[str, ...]:
+        return ("--lock-file", self.mount)
+
+
+@dataclass(frozen=True)
+class Umask(Operation):
+    """The file mode creation mask, set before bwrap starts: bwrap hands it on."""
+
+    mask: int
+
+    def __str__(self) -> str:
+        return f"# umask {self.mask:04o}"

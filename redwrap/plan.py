@@ -1,0 +1,190 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The launch plan: what the effective configuration of a family means for bwrap."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from itertools import count
+from typing import Optional
+
+from redpak.effective import EffectiveConfig, EffectiveExport, EffectiveVariable
+from redpak.family import Family
+from redpak.findings import Origin
+from redpak.kinds import Share, ShareState
+from redpak.schema import CapabilityAction, EnvironMode, ExportMode
+from redwrap.errors import LaunchError
+from redwrap.operations import (
+    Bind,
+    Command,
+    Data,
+    FileSystem,
+    Flag,
+    Lock,
+    Mount,
+    Operation,
+    SetVariable,
+    Symlink,
+    Umask,
+    UnsetVariable,
+)
+from redwrap.sources import check_own_files, is_below
+
+FIRST_FD = 3  # of the files whose content comes through a descriptor
+
+
+@dataclass(frozen=True)
+class LaunchPlan:
+    """The steps of a launch, in the order they are handed to bwrap."""
+
+    bwrap: str
+    operations: tuple[Operation, ...]
+    search: str  # PATH in the namespace
+    directory: str  # where the application starts; "" is the caller's directory
+
+    @property
+    def mounts(self) -> list[Mount]:
+        """The steps that put something at a path."""
+        return [step for step in self.operations if isinstance(step, Mount)]
+
+    @property
+    def commands(self) -> list[Command]:
+        """The shell commands to run before the start."""
+        return [step.command for step in self.operations
+                if isinstance(step, (Data, SetVariable)) and step.command is not None]
+
+    def lines(self) -> list[str]:
+        """The plan as text: one option a line."""
+        return [line for line in map(str, self.operations) if line]
+
+_FILE_SYSTEMS = {
+    # A tmpfs, not a plain directory: below a bind a directory would be made on the host, and
+    # other applications would see it.
+    ExportMode.ANONYMOUS: "--tmpfs",
+    ExportMode.TMPFS: "--tmpfs",
+    ExportMode.PROCFS: "--proc",
+    ExportMode.DEVFS: "--dev",
+    ExportMode.MQUEUE: "--mqueue",
+}
+# What bwrap can unshare; it has no option for the time namespace.
+_UNSHARED = ("user", "ipc", "pid", "net", "cgroup")
+DEFAULT_PATH = "/usr/sbin:/usr/bin"
+
+
+class PlanBuilder:
+    """Builds the plan of one launch; pure: it reads no file."""
+
+    def __init__(self, family: Family, config: EffectiveConfig, environ: Mapping[str, str]) -> None:
+        self._config = config
+        self._tags = config.tags
+        self._environ = environ
+        self._names = config.names
+        # Longest first: the node that a source lies in, not the ancestor above it.
+        self._nodes = sorted((node.path for node in family.nodes), key=len, reverse=True)
+        taken = {export.path for export in config.exports if export.mode is ExportMode.INTERNAL}
+        self._fds = (fd for fd in count(FIRST_FD) if str(fd) not in taken)
+
+    def build(self, bwrap: str) -> LaunchPlan:
+        """The whole plan. Raises LaunchError."""
+        mounts = [self._mount(export) for export in self._config.exports]
+        check_own_files(mounts, self._nodes)
+        variables = list(self._variables())
+        search = next((step.value for step in reversed(variables)
+                       if isinstance(step, SetVariable) and step.key == "PATH"), DEFAULT_PATH)
+        operations = (*self._namespaces(), *self._process(), *variables, *mounts, *self._placing())
+        return LaunchPlan(bwrap, operations, search, self._tags.chdir or "")
+
+    def _origin(self, key: str) -> Optional[Origin]:
+        known = self._config.provenance.get(key)
+        return known.origin if known is not None else None
+
+    def _share(self, namespace: str) -> Share:
+        share: Optional[Share] = getattr(self._tags, f"share_{namespace}") or self._tags.share_all
+        return share or Share(ShareState.DISABLED)
+
+    def _namespaces(self) -> Iterator[Operation]:
+        for namespace in _UNSHARED:
+            if self._share(namespace).state is ShareState.DISABLED:
+                yield Flag(self._origin(f"share_{namespace}"), (f"--unshare-{namespace}",))
+        hostname = self._tags.hostname
+        # There is no tag for the uts namespace: it is shared when everything else is.
+        if hostname or self._share("all").state is not ShareState.ENABLED:
+            yield Flag(None, ("--unshare-uts",))
+        if hostname:
+            yield Flag(self._origin("hostname"), ("--hostname", hostname))
+
+    def _process(self) -> Iterator[Operation]:
+        if self._tags.die_with_parent:
+            yield Flag(self._origin("die-with-parent"), ("--die-with-parent",))
+        if self._tags.new_session:
+            yield Flag(self._origin("new-session"), ("--new-session",))
+        # bwrap lets root keep every capability, with which it could remount what is read-only.
+        yield Flag(None, ("--cap-drop", "ALL"))
+        for capability in self._config.capabilities:
+            option = "--cap-add" if capability.action is CapabilityAction.ADD else "--cap-drop"
+            yield Flag(capability.origin, (option, capability.cap.upper()))
+
+    def _variables(self) -> Iterator[Operation]:
+        if self._tags.inherit_env is False:
+            yield Flag(self._origin("inherit-env"), ("--clearenv",))
+        lists = {"PATH": self._tags.path, "LD_LIBRARY_PATH": self._tags.ldpath}
+        for variable in self._config.environ:
+            # The tags path and ldpath own these two.
+            if lists.get(variable.key):
+                continue
+            step = self._variable(variable)
+            if step is not None:
+                yield step
+        for key, directories in lists.items():
+            if directories:
+                tag = "path" if key == "PATH" else "ldpath"
+                yield SetVariable(self._origin(tag), key, ":".join(directories))
+
+    def _variable(self, variable: EffectiveVariable) -> Optional[Operation]:
+        mode, origin, key = variable.mode, variable.origin, variable.key
+        if mode is EnvironMode.REMOVE:
+            return UnsetVariable(origin, key)
+        if mode is EnvironMode.INHERIT:
+            if key not in self._environ:
+                return None
+            return SetVariable(origin, key, self._environ[key])
+        if mode is EnvironMode.EXECFD:
+            command = Command(variable.value, self._names[variable.node], origin, f"variable {key}")
+            return SetVariable(origin, key, "", command)
+        return SetVariable(origin, key, variable.value)
+
+    def _mount(self, export: EffectiveExport) -> Mount:
+        mode, origin, mount = export.mode, export.origin, export.mount
+        if mode in _FILE_SYSTEMS:
+            return FileSystem(origin, mount, _FILE_SYSTEMS[mode])
+        if mode is ExportMode.SYMLINK:
+            return Symlink(origin, mount, export.path)
+        if mode is ExportMode.LOCK:
+            return Lock(origin, mount)
+        if mode is ExportMode.INTERNAL:
+            return Data(origin, mount, self._internal(export), None)
+        if mode is ExportMode.EXECFD:
+            command = Command(export.path, self._names[export.node], origin, f"mount {mount}")
+            return Data(origin, mount, next(self._fds), command)
+        if mode.is_overlay:
+            raise LaunchError(f"{origin}: mount {mount}: the mode {mode.value} is not supported by "
+                              f"this bubblewrap (node {origin.node})",
+                              hint="use Restricted exports of the nodes' own directories")
+        source = os.path.normpath(export.path)
+        base = next((node for node in self._nodes if is_below(source, node)), "")
+        return Bind(origin, mount, source, writable=not mode.is_read_only,
+                    file_only=mode.is_file, optional=export.optional, base=base)
+
+    def _internal(self, export: EffectiveExport) -> int:
+        if not export.path.isdigit():
+            raise LaunchError(f"{export.origin}: mount {export.mount}: {export.path} is not the "
+                              f"number of a file descriptor (node {export.origin.node})",
+                              hint="write path: N, and start red-wrap with N open")
+        return int(export.path)
+
+    def _placing(self) -> Iterator[Operation]:
+        if self._tags.chdir:
+            yield Flag(self._origin("chdir"), ("--chdir", self._tags.chdir))
+        if self._tags.umask is not None:
+            yield Umask(self._origin("umask"), self._tags.umask)

@@ -1,0 +1,227 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Making nodes, giving them another template, and changing their state.
+
+Everything is checked before the first change to the disk; the status file, which makes a directory
+a node, is written last.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import replace
+
+from redpak.errors import RedpakError
+from redpak.expand import Caller, expand, node_names
+from redpak.family import (
+    Family,
+    Main,
+    check_node,
+    check_unique,
+    find_ancestors,
+    find_descendants,
+    resolve_redpath,
+)
+from redpak.files import write_file_atomic
+from redpak.kinds import ALIAS_KIND, LINE, TEXT, BadValue
+from redpak.load import FileKind, load_text
+from redpak.node import (
+    ADMIN_FILES,
+    CLOSED_DIRECTORIES,
+    CONFIG_FILES,
+    Node,
+    NodeState,
+    NodeStatus,
+    is_node,
+    now_ms,
+    read_node,
+    read_status,
+    write_status,
+)
+from redpak.schema import ExportMode, Headers, NodeConfig
+from redpak.templates import Template, find_template, read_template, template_of, write_headers
+
+DEFAULT_TEMPLATE = "default"
+
+
+def create_node(path: str, *, alias: str, main: Main, template: str = DEFAULT_TEMPLATE,
+                template_admin: str | None = None, name: str | None = None,
+                info: str | None = None, force: bool = False,
+                environ: Mapping[str, str] | None = None, caller: Caller | None = None) -> Node:
+    """Make the directory `path` a node. `force` passes over ancestors that are not enabled.
+
+    Missing directories are made, those that the template exports included. Raises RedpakError
+    and ConfigError, with nothing changed.
+    """
+    environ = os.environ if environ is None else environ
+    caller = caller or Caller.current()
+    path = os.path.realpath(resolve_redpath(path, {}))
+    if os.path.lexists(path) and not os.path.isdir(path):
+        raise RedpakError(f"{path} is not a directory", hint="choose another redpath")
+    if is_node(path):
+        raise RedpakError(f"{path} is a node already", hint="say --update to change it")
+    source = read_template(find_template(template, main=main, environ=environ))
+    admin_source = template_admin and read_template(
+        find_template(template_admin, main=main, environ=environ, admin=True))
+    headers = _make_headers(alias, name or caller.uuid, info, source, environ, caller)
+    node = _planned_node(path, headers, source)
+    ancestors = [read_node(ancestor) for ancestor in reversed(find_ancestors(path))]
+    for ancestor in ancestors:
+        check_node(ancestor, force=force)
+    _check_place(path, ancestors)
+    descendants = find_descendants(path) if os.path.isdir(path) else []
+    for descendant in descendants:
+        check_unique([*ancestors, node, read_node(descendant)])
+    check_unique([*ancestors, node])
+    return _write_node(Family(main, (*ancestors, node)), source, admin_source or None,
+                       environ, caller)
+
+
+def update_node(path: str, *, main: Main, template: str | None = None,
+                template_admin: str | None = None, alias: str | None = None,
+                info: str | None = None, environ: Mapping[str, str] | None = None,
+                caller: Caller | None = None) -> Node:
+    """Accept where the node is now, and write its configuration again if there is a template.
+
+    The headers stay, but for what is given. The state becomes Enable. Raises RedpakError and
+    ConfigError, with nothing changed.
+    """
+    environ = os.environ if environ is None else environ
+    caller = caller or Caller.current()
+    path = os.path.realpath(resolve_redpath(path, {}))
+    old = read_node(path)
+    headers = replace(old.config.headers, **{
+        key: value for key, value in (("alias", _check_alias(alias)), ("info", info))
+        if value is not None})
+    ancestors = [read_node(ancestor) for ancestor in reversed(find_ancestors(path))]
+    source = read_template(find_template(template, main=main, environ=environ)) if (
+        template) else None
+    admin_source = read_template(find_template(template_admin, main=main, environ=environ,
+                                               admin=True)) if template_admin else None
+    if source is None and headers != old.config.headers:
+        source = template_of(old)
+    node = old if source is None else _planned_node(path, headers, source)
+    for descendant in find_descendants(path):
+        check_unique([*ancestors, node, read_node(descendant)])
+    check_unique([*ancestors, node])
+    if source is not None or admin_source is not None:
+        return _write_node(Family(main, (*ancestors, node)), source, admin_source, environ,
+                           caller)
+    write_status(path, NodeStatus(NodeState.ENABLE, path, old.status.timestamp, ""))
+    return read_node(path)
+
+
+def set_state(path: str, state: NodeState, *, info: str = "") -> Node:
+    """Change a node's state. Raises RedpakError; `path` must be a node."""
+    path = os.path.realpath(resolve_redpath(path, {}))
+    status = read_status(path)
+    write_status(path, replace(status, state=state, info=info))
+    return read_node(path)
+
+
+def prove_node(path: str) -> None:
+    """Note that the node has been proven coherent now: maxage counts from here."""
+    write_status(path, replace(read_status(path), timestamp=now_ms()))
+
+
+def _check_alias(alias: str | None) -> str | None:
+    if alias is None:
+        return None
+    try:
+        return str(ALIAS_KIND.parse(alias))
+    except BadValue as error:
+        raise RedpakError(f'"{alias}" is not an alias', hint=error.hint) from error
+
+
+def _make_headers(alias: str, name: str, info: str | None, source: Template,
+                  environ: Mapping[str, str], caller: Caller) -> Headers:
+    checked = _check_alias(alias) or ""
+    if info is None:
+        names = {**environ, "USER": caller.user, "LOGNAME": caller.user, "NODE_ALIAS": checked,
+                 "HOSTNAME": caller.hostname, "TODAY": caller.today}
+        info = expand(source.config.headers.info, names)
+    try:
+        LINE.parse(name)
+        TEXT.parse(info)
+    except BadValue as error:
+        raise RedpakError(f"the name or info of {checked} {error}", hint="remove it") from error
+    return Headers(checked, name, info)
+
+
+def _planned_node(path: str, headers: Headers, source: Template) -> Node:
+    """The node as it will be read back; it is parsed, so that what is written is sure to load."""
+    file = f"{path}/{CONFIG_FILES[0]}"
+    data = _config_text(headers, source)
+    return Node(path, NodeStatus(NodeState.ENABLE, path, now_ms()),
+                load_text(data, file, kind=FileKind.NODE))
+
+
+def _config_text(headers: Headers, source: Template) -> bytes:
+    return (write_headers(headers) + "\n" + source.text.lstrip("\n")).encode()
+
+
+def _check_place(path: str, ancestors: list[Node]) -> None:
+    for ancestor in ancestors:
+        top = path[len(ancestor.path) + 1:].split("/")[0]
+        if top in CLOSED_DIRECTORIES:
+            raise RedpakError(f"{path} is in {top}/ of node {ancestor.alias} ({ancestor.path}), "
+                              "where no node can be", hint=f"use {ancestor.path}/NAME")
+
+
+def _write_node(family: Family, source: Template | None, admin_source: Template | None,
+                environ: Mapping[str, str], caller: Caller) -> Node:
+    node = family.leaf
+    made: list[str] = []
+    try:
+        for directory in _directories(family, environ, caller):
+            _make_directory(directory, made)
+        if source is not None:
+            write_file_atomic(f"{node.path}/{CONFIG_FILES[0]}",
+                              _config_text(node.config.headers, source))
+        if admin_source is not None:
+            write_file_atomic(f"{node.path}/{ADMIN_FILES[0]}", admin_source.text.encode())
+        write_status(node.path, node.status)
+    except OSError as error:
+        if not is_node(node.path):
+            _remove_directories(made)
+        raise RedpakError(f"cannot write {error.filename or node.path}: {error.strerror}",
+                          hint="check the owner and permissions of the directory") from error
+    return read_node(node.path)
+
+
+def _directories(family: Family, environ: Mapping[str, str], caller: Caller) -> list[str]:
+    """What the node needs to exist: its own places, and each directory that it exports."""
+    node = family.leaf
+    names = node_names(family, node, environ=environ, caller=caller)
+    places = [node.path, f"{node.path}/usr", f"{node.path}/etc", node.rpmdb_dir, node.repos_dir,
+              node.vars_dir, node.persist_dir, node.cache_dir, node.log_dir, node.private_dir,
+              node.state_dir]
+    for source in _exported(node.config):
+        place = os.path.normpath(expand(source, names))
+        if place.startswith(node.path + "/") and place not in places:
+            places.append(place)
+    return places
+
+
+def _exported(config: NodeConfig) -> list[str]:
+    return [export.path or export.mount for export in config.exports
+            if (export.mode.is_bind or export.mode is ExportMode.OVERLAY
+                or export.mode is ExportMode.OVERLAY_PRIVATE)
+            and not export.mode.is_file and not export.optional]
+
+
+def _make_directory(path: str, made: list[str]) -> None:
+    """Make a directory and what is missing above it; the new ones are appended to `made`."""
+    missing = []
+    while not os.path.isdir(path):
+        missing.append(path)
+        path = os.path.dirname(path)
+    for directory in reversed(missing):
+        os.mkdir(directory, 0o755)
+        made.append(directory)
+
+
+def _remove_directories(made: list[str]) -> None:
+    for directory in reversed(made):
+        shutil.rmtree(directory, ignore_errors=True)

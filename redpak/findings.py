@@ -1,0 +1,63 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where a configured value stands, and what is wrong with it."""
+
+from __future__ import annotations
+
+import difflib
+import enum
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Origin:
+    """The place a value was written: lines and columns count from 1, line 0 is "not in a file"."""
+
+    file: str
+    line: int
+    column: int
+    node: str  # the alias of the node, "redmain" for the core OS
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}" if self.line else self.file
+
+
+class Severity(enum.Enum):
+    """How bad a finding is: an error stops the work, a warning does not."""
+
+    ERROR = "error"
+    WARNING = "warning"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One fault of a configuration: what, where, under which key, and what to do about it."""
+
+    severity: Severity
+    message: str
+    origin: Origin | None = None
+    key: str = ""
+    hint: str = ""
+
+    def __str__(self) -> str:
+        where = ""
+        if self.origin is not None:
+            where = f"{self.origin}:{self.origin.column}: " if self.origin.line else (
+                f"{self.origin}: ")
+        text = f"{where}{self.message}"
+        return f"{text}; {self.hint}" if self.hint else text
+
+
+def closest(word: str, known: Iterable[str]) -> str:
+    """The known word that `word` most likely meant, or "" when none is near."""
+    near = difflib.get_close_matches(word.lower(), sorted(known), n=1, cutoff=0.6)
+    return near[0] if near else ""
+
+
+def did_you_mean(word: str, known: Iterable[str], *, noun: str = "") -> str:
+    """A hint for a misspelt word: the nearest known one, else the list of all of them."""
+    names = list(known)
+    near = closest(word, names)
+    if near:
+        return f'did you mean "{near}"?'
+    return f"known{' ' + noun if noun else ''}: {', '.join(names)}"

@@ -1,0 +1,251 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The merge of `config` and `enforce`: plain tags, constraints, paths and capabilities."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+from redpak.effective import BUILT_IN, Overridden, Provenance
+from redpak.expand import UNDEFINED, expand
+from redpak.findings import Finding, Origin, Severity
+from redpak.kinds import CAPABILITIES, BadValue, Share, check_path
+from redpak.schema import (
+    NAMESPACES,
+    TAGS,
+    Capability,
+    CapabilityAction,
+    Rule,
+    Settings,
+    Tag,
+    Tags,
+)
+
+_SHARES = frozenset(f"share_{namespace}" for namespace in NAMESPACES)
+
+
+@dataclass(frozen=True)
+class Speaker:
+    """Who says something about tags: one section of one file, with the names it expands with."""
+
+    settings: Settings
+    rank: int  # age in the family, 0 is redmain
+    alias: str
+    names: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Statement:
+    """What one speaker says about one thing."""
+
+    value: Any
+    origin: Origin
+    text: str
+
+
+@dataclass(frozen=True)
+class MergedTags:
+    """The effective tags; `violations` are the attempts to loosen a constraint."""
+
+    tags: Tags
+    capabilities: tuple[Capability, ...]
+    provenance: Mapping[str, Provenance]
+    findings: tuple[Finding, ...]
+    violations: tuple[Finding, ...]
+
+
+def merge_tags(*, enforce: Sequence[Speaker], admins: Sequence[Speaker],
+               user_admins: Sequence[Speaker], nodes: Sequence[Speaker],
+               redmain: Speaker) -> MergedTags:
+    """The effective tags. Each sequence is oldest first.
+
+    `admins` belong to root and may loosen what `nodes` say; `user_admins` may not.
+    """
+    return _TagMerger(enforce, admins, user_admins, nodes, redmain).merge()
+
+
+class _TagMerger:
+    def __init__(self, enforce: Sequence[Speaker], admins: Sequence[Speaker],
+                 user_admins: Sequence[Speaker], nodes: Sequence[Speaker],
+                 redmain: Speaker) -> None:
+        self.enforce = enforce
+        self.admins = admins
+        self.user_admins = user_admins
+        self.nodes = nodes
+        self.redmain = redmain
+        self.findings: list[Finding] = []
+        self.violations: list[Finding] = []
+        self.provenance: dict[str, Provenance] = {}
+
+    def merge(self) -> MergedTags:
+        values: dict[str, Any] = {}
+        by_rule: dict[Rule, Callable[[Tag], Any]] = {
+            Rule.OLDEST: self._oldest, Rule.TIGHTEN: self._tightest,
+            Rule.CUMULATE: self._cumulate}
+        for tag in TAGS:
+            if tag.rule is not Rule.OWN:
+                value = by_rule[tag.rule](tag)
+                if value is not None:
+                    values[tag.attribute] = value
+        capabilities = tuple(self._capabilities())
+        return MergedTags(Tags(**values), capabilities, self.provenance, tuple(self.findings),
+                          tuple(self.violations))
+
+    # -- what a speaker says ----------------------------------------------------------------
+
+    def _say(self, speaker: Speaker, tag: Tag) -> Statement | None:
+        settings = speaker.settings
+        value, key = getattr(settings.tags, tag.attribute), tag.key
+        if value is None and key in _SHARES:
+            value, key = settings.tags.share_all, "share_all"
+        if value is None or value == ():
+            return None
+        origin = settings.origins[key]
+        if tag.expands:
+            value = self._expand(value, speaker, tag, origin)
+            if value is None:
+                return None
+        return Statement(value, origin, _write(value, tag))
+
+    def _expand(self, value: Any, speaker: Speaker, tag: Tag, origin: Origin) -> Any:
+        if isinstance(value, tuple):
+            expanded = tuple(self._expand(part, speaker, tag, origin) for part in value)
+            return None if None in expanded else expanded
+        if isinstance(value, Share):
+            if not value.path:
+                return value
+            path = self._expand(value.path, speaker, tag, origin)
+            return None if path is None else replace(value, path=path)
+        text = expand(value, speaker.names)
+        problem, hint = "", ""
+        if UNDEFINED in text:
+            name = text.partition(UNDEFINED)[2].partition("/")[0]
+            problem, hint = f"${name} is not defined", f"set {name}, or write \\$ for a dollar"
+        elif tag.kind.name in ("path", "share"):
+            try:
+                check_path(text)
+            except BadValue as error:
+                problem, hint = f"which {error}", error.hint
+        if problem:
+            self.findings.append(Finding(
+                Severity.ERROR, f'config.{tag.key}: "{value}" expands to {text!r}, {problem}',
+                origin, tag.key, hint))
+            return None
+        return text
+
+    def _statements(self, speakers: Iterable[Speaker], tag: Tag) -> list[Statement]:
+        said = [self._say(speaker, tag) for speaker in speakers]
+        return [statement for statement in said if statement is not None]
+
+    # -- the rules --------------------------------------------------------------------------
+
+    def _oldest(self, tag: Tag) -> Any:
+        admins = sorted((*self.admins, *self.user_admins), key=lambda speaker: speaker.rank)
+        first, *others = self._statements(
+            (*self.enforce, *admins, *self.nodes, self.redmain), tag) or (None,)
+        return self._settle(tag, first, [
+            Overridden(other.origin, other.text, f"{first.origin.node} is older, administrative "
+                       "or wins over the default") for other in others if first is not None
+            and other is not None])
+
+    def _settle(self, tag: Tag, statement: Statement | None, overrode: list[Overridden]) -> Any:
+        """Note the provenance and give the value: the statement's, else the tag's default."""
+        if statement is not None:
+            origins = (statement.origin,)
+            self.provenance[tag.key] = Provenance(origins, tuple(overrode))
+            return statement.value
+        if tag.default is not None:
+            self.provenance[tag.key] = Provenance((BUILT_IN,))
+        return tag.default
+
+    def _tightest(self, tag: Tag) -> Any:
+        assert tag.tighten is not None
+        statement, overrode = self._tighten(
+            f"config.{tag.key}", lambda speakers: self._statements(speakers, tag), tag.tighten,
+            lambda value: _write(value, tag))
+        return self._settle(tag, statement, overrode)
+
+    def _tighten(self, key: str, say: Callable[[Iterable[Speaker]], list[Statement]],
+                 tighten: Callable[[Any, Any], tuple[Any, bool]],
+                 write: Callable[[Any], str]) -> tuple[Statement | None, list[Overridden]]:
+        overrode: list[Overridden] = []
+        chain = say(self.enforce)
+        admins, nodes, user_admins = say(self.admins), say(self.nodes), say(self.user_admins)
+        if admins:
+            overrode += [Overridden(lost.origin, lost.text, "the administrative setting of "
+                                    f"{admins[0].origin.node} wins") for lost in nodes]
+        chain += (admins or nodes) + user_admins
+        defaults = say((self.redmain,))
+        if not chain:
+            return (defaults[0] if defaults else None), overrode
+        held = chain[0]
+        for wanted in chain[1:]:
+            value, loosened = tighten(held.value, wanted.value)
+            if loosened:
+                self.violations.append(Finding(
+                    Severity.WARNING, f"{key}: {wanted.origin.node} cannot loosen {held.text}, "
+                    f"which {held.origin.node} sets ({held.origin}), to {wanted.text}",
+                    wanted.origin, key, "remove it"))
+                overrode.append(Overridden(wanted.origin, wanted.text, "would loosen a "
+                                           f"constraint of {held.origin.node}"))
+            if value != held.value:
+                overrode.append(Overridden(held.origin, held.text,
+                                           f"{wanted.origin.node} tightens it"))
+                held = Statement(value, wanted.origin, write(value))
+        overrode += [Overridden(lost.origin, lost.text,
+                                f"{held.origin.node} wins over the default of redmain")
+                     for lost in defaults]
+        return held, overrode
+
+    def _cumulate(self, tag: Tag) -> tuple[str, ...]:
+        by_age = sorted((*self.enforce, *self.admins, *self.user_admins, *self.nodes),
+                        key=lambda speaker: -speaker.rank)
+        values: dict[str, Origin] = {}
+        dropped = []
+        for statement in self._statements((*by_age, self.redmain), tag):
+            for value in statement.value:
+                if values.setdefault(value, statement.origin) is not statement.origin:
+                    dropped.append(Overridden(statement.origin, value, "is there already"))
+        if values:
+            self.provenance[tag.key] = Provenance(tuple(values.values()), tuple(dropped))
+        return tuple(values)
+
+    def _capabilities(self) -> Iterable[Capability]:
+        everyone = (*self.enforce, *self.admins, *self.user_admins, *self.nodes, self.redmain)
+        named = {capability.cap for speaker in everyone
+                 for capability in speaker.settings.capabilities}
+        for cap in ("all", *CAPABILITIES):
+            if cap not in named:
+                continue
+            key = f"capabilities.{cap}"
+            held, overrode = self._tighten(
+                f"config.{key}", partial(_say_capability, cap), _keep_dropped,
+                lambda value: str(value.action.value))
+            if held is not None:
+                self.provenance[key] = Provenance((held.origin,), tuple(overrode))
+                yield replace(held.value, cap=cap)
+
+
+def _write(value: Any, tag: Tag) -> str:
+    if isinstance(value, tuple):
+        return ", ".join(tag.kind.write(part) for part in value)
+    return tag.kind.write(value)
+
+
+def _say_capability(cap: str, speakers: Iterable[Speaker]) -> list[Statement]:
+    """What speakers say of a capability: of itself, else of all."""
+    statements = []
+    for speaker in speakers:
+        said = {capability.cap: capability for capability in speaker.settings.capabilities}
+        capability = said.get(cap) or said.get("all")
+        if capability is not None:
+            statements.append(Statement(capability, capability.origin, capability.action.value))
+    return statements
+
+
+def _keep_dropped(older: Capability, younger: Capability) -> tuple[Capability, bool]:
+    if older.action is younger.action:
+        return older, False
+    return (younger, False) if younger.action is CapabilityAction.DROP else (older, True)

@@ -1,0 +1,104 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Making nodes and changing them, on real directories."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from redpak.create import create_node, set_state, update_node
+from redpak.errors import RedpakError
+from redpak.expand import Caller
+from redpak.family import Main, find_descendants, load_family, load_main
+from redpak.merge import merge_family
+from redpak.node import NodeState
+
+CONF = Path(__file__).resolve().parents[2] / "conf"
+
+
+@pytest.fixture
+def main() -> Main:
+    return load_main(str(CONF / "main.yaml"), {})
+
+
+def test_a_created_family_merges_with_the_shipped_configuration(tmp_path: Path,
+                                                                main: Main) -> None:
+    core = create_node(str(tmp_path / "core"), alias="agl-core", main=main)
+    demo = create_node(str(tmp_path / "core/demo"), alias="agl-demo", main=main)
+    family = load_family(demo.path, main=main)
+    assert [node.alias for node in family.nodes] == ["agl-core", "agl-demo"]
+    effective = merge_family(family, environ={}, caller=Caller.current())
+    paths = {export.mount: export.path for export in effective.exports}
+    assert paths["/nodes/agl-core/usr"] == f"{core.path}/usr"
+    assert paths["/nodes/_private"] == f"{demo.path}/private"
+    assert paths["/var/lib/rpm"] == f"{demo.path}/var/lib/rpm"
+    assert effective.tags.hostname == "agl-demo"
+    assert effective.tags.path[0] == "/nodes/agl-demo/usr/bin"
+    assert effective.warnings == ()
+
+
+def test_every_directory_that_the_template_exports_exists(tmp_path: Path, main: Main) -> None:
+    node = create_node(str(tmp_path / "core"), alias="core", main=main)
+    for name in ("usr", "etc", "opt", "var", "private", "var/lib/rpm", "etc/yum.repos.d"):
+        assert os.path.isdir(f"{node.path}/{name}")
+
+
+def test_an_alias_with_a_slash_is_refused_and_nothing_is_made(tmp_path: Path,
+                                                              main: Main) -> None:
+    with pytest.raises(RedpakError, match='"a/b" is not an alias; use letters, digits'):
+        create_node(str(tmp_path / "core"), alias="a/b", main=main)
+    assert os.listdir(tmp_path) == []
+
+
+def test_an_alias_of_the_family_is_refused(tmp_path: Path, main: Main) -> None:
+    create_node(str(tmp_path / "core"), alias="core", main=main)
+    with pytest.raises(RedpakError, match="the alias core belongs to both"):
+        create_node(str(tmp_path / "core/demo"), alias="core", main=main)
+    assert not (tmp_path / "core/demo").exists()
+
+
+def test_a_node_that_exists_is_refused_without_update(tmp_path: Path, main: Main) -> None:
+    create_node(str(tmp_path / "core"), alias="core", main=main)
+    with pytest.raises(RedpakError, match="is a node already; say --update to change it"):
+        create_node(str(tmp_path / "core"), alias="other", main=main)
+
+
+def test_an_unknown_template_names_the_known_ones(tmp_path: Path, main: Main) -> None:
+    with pytest.raises(RedpakError, match='unknown template defalt.*did you mean "default"'):
+        create_node(str(tmp_path / "core"), alias="core", main=main, template="defalt")
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_moved_node_is_refused_until_it_is_updated(tmp_path: Path, main: Main) -> None:
+    create_node(str(tmp_path / "core"), alias="core", main=main)
+    (tmp_path / "core").rename(tmp_path / "moved")
+    with pytest.raises(RedpakError, match="was created at .*/core; accept the move"):
+        load_family(str(tmp_path / "moved"), main=main)
+    assert load_family(str(tmp_path / "moved"), main=main, force=True).leaf.alias == "core"
+    update_node(str(tmp_path / "moved"), main=main)
+    assert load_family(str(tmp_path / "moved"), main=main).leaf.alias == "core"
+
+
+def test_a_disabled_node_is_refused(tmp_path: Path, main: Main) -> None:
+    create_node(str(tmp_path / "core"), alias="core", main=main)
+    set_state(str(tmp_path / "core"), NodeState.DISABLE)
+    with pytest.raises(RedpakError, match="has the state Disable; set it with --state=Enable"):
+        load_family(str(tmp_path / "core"), main=main)
+
+
+def test_no_node_can_be_made_in_the_usr_of_another(tmp_path: Path, main: Main) -> None:
+    create_node(str(tmp_path / "core"), alias="core", main=main)
+    with pytest.raises(RedpakError, match="is in usr/ of node core .* where no node can be"):
+        create_node(str(tmp_path / "core/usr/demo"), alias="demo", main=main)
+
+
+def test_descendants_are_found_at_any_depth_but_not_through_links(tmp_path: Path,
+                                                                 main: Main) -> None:
+    create_node(str(tmp_path / "core"), alias="core", main=main)
+    create_node(str(tmp_path / "core/group/a"), alias="a", main=main)
+    create_node(str(tmp_path / "core/group/a/b"), alias="b", main=main)
+    (tmp_path / "core/link").symlink_to(tmp_path / "core/group")
+    assert find_descendants(str(tmp_path / "core")) == [
+        str(tmp_path / "core/group/a"), str(tmp_path / "core/group/a/b")]

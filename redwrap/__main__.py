@@ -1,7 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""python3 -m redwrap is red-wrap."""
+"""red-wrap from a checkout: the shell script red-wrap runs this file with python3 -I."""
 
+import os
 import sys
+
+if not __package__:
+    sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 from redwrap.cli import main
 

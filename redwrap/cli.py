@@ -44,6 +44,8 @@ def make_parser() -> argparse.ArgumentParser:
                         help="print the bwrap options, one a line, on stderr before the start")
     parser.add_argument("--dump-only", action="store_true",
                         help="print the bwrap options, one a line, and start nothing")
+    # Given by the warm path (the shell script red-wrap): the key of the plan it would use.
+    parser.add_argument("--warm", default="", help=argparse.SUPPRESS)
     parser.add_argument("--version", action="version", version=f"red-wrap {VERSION}")
     parser.add_argument("command", nargs=argparse.REMAINDER, metavar="COMMAND [ARG...]",
                         help="what to run")

@@ -8,7 +8,9 @@ import fcntl
 import os
 import shutil
 import sys
+import time
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from itertools import count
 from typing import NoReturn
 
@@ -17,10 +19,11 @@ from redpak.family import Family, load_family, load_main, resolve_redpath
 from redpak.findings import Finding
 from redpak.merge import merge_family
 from redsys.lock import NodeLock, lock_node
+from redwrap.compiled import Context, compile_plan, store_plan
 from redwrap.errors import LaunchError
 from redwrap.execfd import memory_file, run_commands
 from redwrap.lookup import NamespaceView, find_command
-from redwrap.operations import Command, Data, Mount, SetVariable, Umask
+from redwrap.operations import Bind, Command, Data, SetVariable, Umask
 from redwrap.plan import FIRST_FD, LaunchPlan, PlanBuilder
 from redwrap.sources import check_mount_points, prepare_sources
 
@@ -31,6 +34,7 @@ LINKER_PREFIXES = ("LD_", "GLIBC_TUNABLES", "GCONV_PATH", "LOCPATH", "NLSPATH", 
 
 def run(options: argparse.Namespace, caller_environ: Mapping[str, str]) -> int:
     """Do what the command line asks for. Returns only after --dump-only. Raises RedpakError."""
+    started = time.time_ns()
     environ = {key: value for key, value in caller_environ.items()
                if not key.startswith(LINKER_PREFIXES)}
     redpath = resolve_redpath(options.redpath, environ)
@@ -47,6 +51,11 @@ def run(options: argparse.Namespace, caller_environ: Mapping[str, str]) -> int:
     if options.dump:
         print("\n".join(plan.lines()), file=sys.stderr)
     check_command(plan, options.command[0])
+    if options.warm:
+        context = Context(options.warm, redpath, family, config, environ, started)
+        text = compile_plan(plan, context)
+        if text is not None:
+            store_plan(text, context)
     execute(plan, options.command, environ, lock)
 
 
@@ -89,9 +98,10 @@ def check_plan(plan: LaunchPlan, *, create: bool) -> LaunchPlan:
     mounts = prepare_sources(plan.mounts, create=create)
     check_mount_points(mounts)
     kept = {id(mount) for mount in mounts}
-    operations = tuple(step for step in plan.operations
-                       if not isinstance(step, Mount) or id(step) in kept)
-    return LaunchPlan(plan.bwrap, operations, plan.search, plan.directory)
+    left_out = tuple(mount for mount in plan.mounts
+                     if isinstance(mount, Bind) and id(mount) not in kept)
+    operations = tuple(step for step in plan.operations if step not in left_out)
+    return replace(plan, operations=operations, left_out=left_out)
 
 
 def check_command(plan: LaunchPlan, command: str) -> None:

@@ -42,6 +42,8 @@ class LaunchPlan:
     operations: tuple[Operation, ...]
     search: str  # PATH in the namespace
     directory: str  # where the application starts; "" is the caller's directory
+    left_out: tuple[Bind, ...] = ()  # optional mounts whose source does not exist
+    needs_python: bool = False  # whether a step is more than bwrap and a shell can do
 
     @property
     def mounts(self) -> list[Mount]:

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import configparser
 import json
 import os
 import shutil
@@ -43,13 +42,6 @@ def test_installed_commands_start_from_anywhere(actor: Actor, prefix: Path, comm
     done = actor.run([prefix / "bin" / command, "--help"])
     assert done.returncode == 0, describe(done)
     assert command in done.stdout
-
-
-def test_every_command_of_setup_cfg_is_tested_here(checkout: Path) -> None:
-    setup = configparser.ConfigParser()
-    setup.read(checkout / "setup.cfg")
-    scripts = setup["options.entry_points"]["console_scripts"].strip().splitlines()
-    assert {line.split(" = ")[0] for line in scripts} >= set(COMMANDS)
 
 
 def test_a_callers_pythonpath_does_not_reach_installed_commands(

@@ -21,6 +21,7 @@ from redpak.family import (
     check_unique,
     find_ancestors,
     find_descendants,
+    read_nodes,
     resolve_redpath,
 )
 from redpak.files import write_file_atomic
@@ -66,7 +67,7 @@ def create_node(path: str, *, alias: str, main: Main, template: str = DEFAULT_TE
         find_template(template_admin, main=main, environ=environ, admin=True))
     headers = _make_headers(alias, name or caller.uuid, info, source, environ, caller)
     node = _planned_node(path, headers, source)
-    ancestors = [read_node(ancestor) for ancestor in reversed(find_ancestors(path))]
+    ancestors = read_nodes(reversed(find_ancestors(path)))
     for ancestor in ancestors:
         check_node(ancestor, force=force)
     _check_place(path, ancestors)
@@ -94,7 +95,7 @@ def update_node(path: str, *, main: Main, template: str | None = None,
     headers = replace(old.config.headers, **{
         key: value for key, value in (("alias", _check_alias(alias)), ("info", info))
         if value is not None})
-    ancestors = [read_node(ancestor) for ancestor in reversed(find_ancestors(path))]
+    ancestors = read_nodes(reversed(find_ancestors(path)))
     source = read_template(find_template(template, main=main, environ=environ)) if (
         template) else None
     admin_source = read_template(find_template(template_admin, main=main, environ=environ,

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from redpak.findings import Finding, Origin
 from redpak.schema import Capability, EnvironMode, ExportMode, Tags
@@ -23,9 +24,13 @@ class Overridden:
 
 @dataclass(frozen=True)
 class Provenance:
-    """Where a tag's value came from; one origin per element where the tag is a list."""
+    """Where a tag's value came from, and how it was written there.
+
+    One origin and one written form; as many of both as elements where a tag cumulates.
+    """
 
     origins: tuple[Origin, ...]
+    written: tuple[Any, ...]
     overrode: tuple[Overridden, ...] = ()
 
     @property
@@ -50,6 +55,7 @@ class EffectiveExport:
     info: str = ""
     warn: str = ""
     optional: bool = False
+    written: tuple[str, str] = ("", "")  # mount and path before their expansion
     overrode: tuple[Overridden, ...] = ()
 
 
@@ -65,6 +71,7 @@ class EffectiveVariable:
     origin: Origin
     info: str = ""
     warn: str = ""
+    written: str = ""  # the value before its expansion
     overrode: tuple[Overridden, ...] = ()
 
 

@@ -78,9 +78,20 @@ def expand(text: str, names: Mapping[str, str]) -> str:
     return _NAME.sub(replace, text)
 
 
-def names_in(text: str) -> set[str]:
-    """The names that `expand` would look up."""
-    return {found[1] or found[2] for found in _NAME.finditer(text)} - {None}
+def undefined_names(text: str, names: Mapping[str, str]) -> list[str]:
+    """The names in `text` that mean nothing, each once."""
+    if "$" not in text:
+        return []
+    asked = dict.fromkeys(found[1] or found[2] for found in _NAME.finditer(text))
+    return [name for name in asked if name is not None and names.get(name) is None]
+
+
+def expand_known(text: str, known: Mapping[str, str]) -> str:
+    """`text` with the known names replaced by text that expands to their values; others stay."""
+    def replace(found: re.Match[str]) -> str:
+        value = known.get(found[1] or found[2] or "")
+        return found[0] if value is None else literal(value)
+    return _NAME.sub(replace, text)
 
 
 def literal(text: str) -> str:

@@ -4,10 +4,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from redpak.errors import RedpakError
+from redpak.errors import ConfigError, RedpakError
+from redpak.findings import Finding
 from redpak.load import REDMAIN, FileKind, load_admin, load_config
 from redpak.node import CLOSED_DIRECTORIES, Node, NodeState, is_node, read_node
 from redpak.schema import AdminConfig, NodeConfig
@@ -28,6 +29,11 @@ class Main:
     def root(self) -> str:
         """Where the core OS is."""
         return "/"
+
+    @property
+    def admin_file(self) -> str:
+        """main-admin.yaml beside main.yaml, whether it exists or not."""
+        return f"{os.path.dirname(self.file)}/main-admin.yaml"
 
     @property
     def templates_dir(self) -> str:
@@ -73,6 +79,11 @@ def resolve_redpath(option: str | None, environ: Mapping[str, str]) -> str:
     if not redpath.startswith("/"):
         raise RedpakError(f"redpath {redpath} is not absolute",
                           hint=f"write --redpath={os.path.abspath(redpath)}")
+    try:
+        redpath.encode()
+    except UnicodeEncodeError:
+        raise RedpakError(f"redpath {redpath!r} is not UTF-8 text",
+                          hint="use another directory") from None
     if ".." in redpath.split("/"):
         raise RedpakError(f'redpath {redpath} has a ".." part', hint="write the path without ..")
     return redpath
@@ -101,13 +112,25 @@ def load_family(redpath: str, *, main: Main, admin: bool = False, force: bool = 
     """
     resolve_redpath(redpath, {})
     leaf = os.path.realpath(redpath)
-    nodes = [read_node(leaf, admin=admin)]
-    nodes += [read_node(path, admin=admin) for path in find_ancestors(leaf)]
-    nodes.reverse()
+    nodes = read_nodes([*reversed(find_ancestors(leaf)), leaf], admin=admin)
     for node in nodes:
         check_node(node, force=force)
     check_unique(nodes)
     return Family(main, tuple(nodes))
+
+
+def read_nodes(paths: Iterable[str], *, admin: bool = False) -> list[Node]:
+    """Read nodes; the faults of all their files come as one ConfigError. Raises RedpakError."""
+    nodes = []
+    findings: list[Finding] = []
+    for path in paths:
+        try:
+            nodes.append(read_node(path, admin=admin))
+        except ConfigError as error:
+            findings += error.findings
+    if findings:
+        raise ConfigError(findings)
+    return nodes
 
 
 def find_ancestors(path: str) -> list[str]:
@@ -134,6 +157,18 @@ def check_node(node: Node, *, force: bool = False) -> None:
         raise RedpakError(f"node {node.alias} at {node.path} has the state "
                           f"{status.state.value}{because}",
                           hint="set it with --state=Enable, or say --force")
+
+
+def check_age(node: Node, maxage: int | None, *, now: int) -> None:
+    """Raise RedpakError when a node was last proven coherent more than `maxage` days before now.
+
+    `now` is in ms since 1970, `maxage` the effective one of the node's family.
+    """
+    days = (now - node.status.timestamp) // 86_400_000
+    if maxage is not None and days > maxage:
+        raise RedpakError(f"node {node.alias} at {node.path} was last proven coherent {days} days "
+                          f"ago, maxage is {maxage}",
+                          hint="prove it with dnf red-check, or say --force")
 
 
 def check_unique(nodes: list[Node]) -> None:

@@ -112,12 +112,14 @@ def _variable(text: str) -> str:
 
 
 # linux/capability.h, in the order of their numbers.
-CAPABILITIES = tuple(f"CAP_{name}" for name in (
-    "CHOWN DAC_OVERRIDE DAC_READ_SEARCH FOWNER FSETID KILL SETGID SETUID SETPCAP LINUX_IMMUTABLE "
-    "NET_BIND_SERVICE NET_BROADCAST NET_ADMIN NET_RAW IPC_LOCK IPC_OWNER SYS_MODULE SYS_RAWIO "
-    "SYS_CHROOT SYS_PTRACE SYS_PACCT SYS_ADMIN SYS_BOOT SYS_NICE SYS_RESOURCE SYS_TIME "
-    "SYS_TTY_CONFIG MKNOD LEASE AUDIT_WRITE AUDIT_CONTROL SETFCAP MAC_OVERRIDE MAC_ADMIN SYSLOG "
-    "WAKE_ALARM BLOCK_SUSPEND AUDIT_READ PERFMON BPF CHECKPOINT_RESTORE").split())
+_CAPABILITY_NAMES = """
+    CHOWN DAC_OVERRIDE DAC_READ_SEARCH FOWNER FSETID KILL SETGID SETUID SETPCAP LINUX_IMMUTABLE
+    NET_BIND_SERVICE NET_BROADCAST NET_ADMIN NET_RAW IPC_LOCK IPC_OWNER SYS_MODULE SYS_RAWIO
+    SYS_CHROOT SYS_PTRACE SYS_PACCT SYS_ADMIN SYS_BOOT SYS_NICE SYS_RESOURCE SYS_TIME
+    SYS_TTY_CONFIG MKNOD LEASE AUDIT_WRITE AUDIT_CONTROL SETFCAP MAC_OVERRIDE MAC_ADMIN SYSLOG
+    WAKE_ALARM BLOCK_SUSPEND AUDIT_READ PERFMON BPF CHECKPOINT_RESTORE
+"""
+CAPABILITIES = tuple(f"CAP_{name}" for name in _CAPABILITY_NAMES.split())
 
 
 def _capability(text: str) -> str:
@@ -169,16 +171,16 @@ def parse_cpus(text: str) -> frozenset[int]:
     return frozenset(numbers)
 
 
+_CPU_MAX = re.compile(r"(max|\d{1,15})( +0*[1-9]\d{0,14})?", re.ASCII)
+
+
 def _cpu_max(text: str) -> str:
-    words = text.lower().split()
-    if len(words) in (1, 2) and all(re.fullmatch(r"\d{1,18}", word) for word in words[1:]):
-        if words[0] == "max" or re.fullmatch(r"\d{1,18}", words[0]):
-            if words[1:] != ["0"] and not (words[1:] and int(words[1]) == 0):
-                return " ".join(words)
-    raise BadValue("", "write microseconds and a period such as 50000 100000, or max")
+    if not _CPU_MAX.fullmatch(text.lower()):
+        raise BadValue("", "write microseconds and a period such as 50000 100000, or max")
+    return " ".join(text.lower().split())
 
 
-_IO_MAX = re.compile(r"\d+:\d+( +[rw](bps|iops)=(\d+|max))+")
+_IO_MAX = re.compile(r"\d{1,9}:\d{1,9}( +[rw](bps|iops)=(\d{1,18}|max))+", re.ASCII)
 
 
 def _io_max(text: str) -> str:
@@ -195,7 +197,7 @@ def _count(text: str) -> str:
 
 
 def _io_weight(text: str) -> str:
-    found = re.fullmatch(r"((default|\d+:\d+) +)?(\d{1,5})", text.lower(), re.ASCII)
+    found = re.fullmatch(r"((default|\d{1,9}:\d{1,9}) +)?(\d{1,5})", text.lower(), re.ASCII)
     if not found or not 1 <= int(found[3]) <= 10000:
         raise BadValue("", "write a weight from 1 to 10000, alone or after default or 8:16")
     return " ".join(text.lower().split())

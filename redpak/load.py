@@ -246,7 +246,7 @@ class Reader:
         if tree is None:
             return Settings()
         values: dict[str, Any] = {}
-        origins: dict[str, Origin] = {}
+        origins: dict[str, tuple[Origin, ...]] = {}
         capabilities: tuple[Capability, ...] = ()
         pending: list[tuple[str, Tree]] = [("", tree)]
         while pending:
@@ -258,7 +258,8 @@ class Reader:
                     converted = self._read_tag(value, tag, section)
                     if converted is not _FAULTY and converted is not None:
                         values[tag.attribute] = converted
-                        origins[key] = self._origin(name)
+                        places = value.items if type(value) is Sequence else [name]
+                        origins[key] = tuple(map(self._origin, places))
                 elif key in _GROUPS:
                     pending.append((f"{key}.", value))
                 elif key == "capabilities":

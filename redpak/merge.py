@@ -17,7 +17,7 @@ from redpak.effective import (
     Overridden,
 )
 from redpak.errors import ConfigError
-from redpak.expand import UNDEFINED, Caller, expand, family_names, own_names
+from redpak.expand import Caller, expand, family_names, own_names, undefined_names
 from redpak.family import Family
 from redpak.findings import Finding, Origin, Severity
 from redpak.kinds import BadValue, check_path
@@ -171,25 +171,25 @@ class _Merger:
             path = source
         elif mode is not ExportMode.EXECFD:
             path = expand(path, layer.names)
-            if not self._is_defined(path, export.origin, "exports.path"):
+            if not self._is_defined(export.path, layer, export.origin, "exports.path"):
                 return None
         if mode is ExportMode.OVERLAY_PRIVATE and layer.rank < self.leaf_rank:
             mode = ExportMode.OVERLAY  # children see its layers, and write in their own
         return EffectiveExport(mode, mount, path, layer.alias, layer.node_path, export.origin,
-                               export.info, export.warn, export.optional)
+                               export.info, export.warn, export.optional,
+                               (export.mount, export.path))
 
-    def _is_defined(self, text: str, origin: Origin, key: str) -> bool:
-        if UNDEFINED not in text:
-            return True
-        name = text.partition(UNDEFINED)[2].partition("/")[0]
-        self._fault(f"${name} is not defined ({text})", origin, key,
-                    f"set {name} in the environment, or write \\$ for a dollar sign")
-        return False
+    def _is_defined(self, text: str, layer: _Layer, origin: Origin, key: str) -> bool:
+        missing = undefined_names(text, layer.names)
+        for name in missing:
+            self._fault(f'${name} in "{text}" is not defined', origin, key,
+                        f"set {name} in the environment, or write \\$ for a dollar sign")
+        return not missing
 
     def _expand_path(self, text: str, origin: Origin, layer: _Layer, key: str) -> str | None:
-        path = expand(text, layer.names)
-        if not self._is_defined(path, origin, key):
+        if not self._is_defined(text, layer, origin, key):
             return None
+        path = expand(text, layer.names)
         try:
             check_path(path)
         except BadValue as error:
@@ -211,7 +211,8 @@ class _Merger:
         if winner.mode.is_overlay and layer is self.redmain and export.mode.is_bind:
             export = replace(export, mode=ExportMode.OVERLAY)  # the core OS, at the bottom
         if winner.mode.is_overlay and export.mode.is_overlay:
-            stack.append((layer, export))
+            if all(export.path != other.path for _, other in stack):
+                stack.append((layer, export))
             return
         reason = _why_loses(winning_layer, layer)
         value = f"{export.mode.value} {export.path}"
@@ -249,12 +250,12 @@ class _Merger:
         value = variable.value
         if variable.mode is EnvironMode.DEFAULT:
             value = expand(value, layer.names)
-            if UNDEFINED in value and UNDEFINED not in variable.value:
-                name = value.partition(UNDEFINED)[2].partition("/")[0].partition(":")[0]
-                self._warn(f"{variable.key}: ${name} is not defined ({value})", variable.origin,
+            for name in undefined_names(variable.value, layer.names):
+                self._warn(f"{variable.key}: ${name} is not defined", variable.origin,
                            "environ.value", f"set {name}, or write \\$ for a dollar sign")
         return EffectiveVariable(variable.key, value, variable.mode, layer.alias,
-                                 layer.node_path, variable.origin, variable.info, variable.warn)
+                                 layer.node_path, variable.origin, variable.info, variable.warn,
+                                 variable.value)
 
 
 def _why_loses(winner: _Layer, loser: _Layer) -> str:

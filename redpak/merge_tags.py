@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any
 
 from redpak.effective import BUILT_IN, Overridden, Provenance
-from redpak.expand import UNDEFINED, expand
+from redpak.expand import expand, undefined_names
 from redpak.findings import Finding, Origin, Severity
 from redpak.kinds import CAPABILITIES, BadValue, Share, check_path
 from redpak.schema import (
@@ -43,6 +43,8 @@ class Statement:
     value: Any
     origin: Origin
     text: str
+    written: Any  # the value before its expansion
+    places: tuple[Origin, ...] = ()  # of each element, where the value is a list
 
 
 @dataclass(frozen=True)
@@ -102,12 +104,13 @@ class _TagMerger:
             value, key = settings.tags.share_all, "share_all"
         if value is None or value == ():
             return None
-        origin = settings.origins[key]
+        places, written = settings.origins[key], value
+        origin = places[0]
         if tag.expands:
             value = self._expand(value, speaker, tag, origin)
             if value is None:
                 return None
-        return Statement(value, origin, _write(value, tag))
+        return Statement(value, origin, _write(value, tag), written, places)
 
     def _expand(self, value: Any, speaker: Speaker, tag: Tag, origin: Origin) -> Any:
         if isinstance(value, tuple):
@@ -118,11 +121,12 @@ class _TagMerger:
                 return value
             path = self._expand(value.path, speaker, tag, origin)
             return None if path is None else replace(value, path=path)
+        missing = undefined_names(value, speaker.names)
         text = expand(value, speaker.names)
         problem, hint = "", ""
-        if UNDEFINED in text:
-            name = text.partition(UNDEFINED)[2].partition("/")[0]
-            problem, hint = f"${name} is not defined", f"set {name}, or write \\$ for a dollar"
+        if missing:
+            problem = f"where ${missing[0]} is not defined"
+            hint = f"set {missing[0]} in the environment, or write \\$ for a dollar sign"
         elif tag.kind.name in ("path", "share"):
             try:
                 check_path(text)
@@ -143,21 +147,21 @@ class _TagMerger:
 
     def _oldest(self, tag: Tag) -> Any:
         admins = sorted((*self.admins, *self.user_admins), key=lambda speaker: speaker.rank)
-        first, *others = self._statements(
-            (*self.enforce, *admins, *self.nodes, self.redmain), tag) or (None,)
-        return self._settle(tag, first, [
-            Overridden(other.origin, other.text, f"{first.origin.node} is older, administrative "
-                       "or wins over the default") for other in others if first is not None
-            and other is not None])
+        said = self._statements((*self.enforce, *admins, *self.nodes, self.redmain), tag)
+        if not said:
+            return self._settle(tag, None, [])
+        return self._settle(tag, said[0], [
+            Overridden(other.origin, other.text, f"{said[0].origin.node} wins ({said[0].origin})")
+            for other in said[1:]])
 
     def _settle(self, tag: Tag, statement: Statement | None, overrode: list[Overridden]) -> Any:
         """Note the provenance and give the value: the statement's, else the tag's default."""
         if statement is not None:
-            origins = (statement.origin,)
-            self.provenance[tag.key] = Provenance(origins, tuple(overrode))
+            self.provenance[tag.key] = Provenance((statement.origin,), (statement.written,),
+                                                  tuple(overrode))
             return statement.value
         if tag.default is not None:
-            self.provenance[tag.key] = Provenance((BUILT_IN,))
+            self.provenance[tag.key] = Provenance((BUILT_IN,), (tag.default,))
         return tag.default
 
     def _tightest(self, tag: Tag) -> Any:
@@ -193,7 +197,8 @@ class _TagMerger:
             if value != held.value:
                 overrode.append(Overridden(held.origin, held.text,
                                            f"{wanted.origin.node} tightens it"))
-                held = Statement(value, wanted.origin, write(value))
+                written = wanted.written if value == wanted.value else value
+                held = Statement(value, wanted.origin, write(value), written)
         overrode += [Overridden(lost.origin, lost.text,
                                 f"{held.origin.node} wins over the default of redmain")
                      for lost in defaults]
@@ -202,15 +207,20 @@ class _TagMerger:
     def _cumulate(self, tag: Tag) -> tuple[str, ...]:
         by_age = sorted((*self.enforce, *self.admins, *self.user_admins, *self.nodes),
                         key=lambda speaker: -speaker.rank)
-        values: dict[str, Origin] = {}
+        kept: dict[str, tuple[Origin, str]] = {}
         dropped = []
         for statement in self._statements((*by_age, self.redmain), tag):
-            for value in statement.value:
-                if values.setdefault(value, statement.origin) is not statement.origin:
-                    dropped.append(Overridden(statement.origin, value, "is there already"))
-        if values:
-            self.provenance[tag.key] = Provenance(tuple(values.values()), tuple(dropped))
-        return tuple(values)
+            for value, written, origin in zip(statement.value, statement.written,
+                                              statement.places):
+                if value in kept:
+                    dropped.append(Overridden(origin, value, "is there already"))
+                else:
+                    kept[value] = origin, written
+        if kept:
+            self.provenance[tag.key] = Provenance(
+                tuple(origin for origin, _ in kept.values()),
+                tuple(written for _, written in kept.values()), tuple(dropped))
+        return tuple(kept)
 
     def _capabilities(self) -> Iterable[Capability]:
         everyone = (*self.enforce, *self.admins, *self.user_admins, *self.nodes, self.redmain)
@@ -224,7 +234,7 @@ class _TagMerger:
                 f"config.{key}", partial(_say_capability, cap), _keep_dropped,
                 lambda value: str(value.action.value))
             if held is not None:
-                self.provenance[key] = Provenance((held.origin,), tuple(overrode))
+                self.provenance[key] = Provenance((held.origin,), (held.written,), tuple(overrode))
                 yield replace(held.value, cap=cap)
 
 
@@ -241,7 +251,8 @@ def _say_capability(cap: str, speakers: Iterable[Speaker]) -> list[Statement]:
         said = {capability.cap: capability for capability in speaker.settings.capabilities}
         capability = said.get(cap) or said.get("all")
         if capability is not None:
-            statements.append(Statement(capability, capability.origin, capability.action.value))
+            statements.append(Statement(capability, capability.origin, capability.action.value,
+                                        capability))
     return statements
 
 

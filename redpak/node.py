@@ -13,6 +13,7 @@ from redpak.errors import ConfigError, RedpakError
 from redpak.files import write_file_atomic
 from redpak.load import FileKind, Reader, load_admin, load_config
 from redpak.schema import AdminConfig, Key, NodeConfig
+from redpak.yamltext import quote
 from redpak.yamltree import Scalar, parse_tree, read_text
 
 STATUS_FILE = ".rednode.yaml"
@@ -139,8 +140,9 @@ class Node:
                 setting = self.path + setting[len(name):]
         place = os.path.normpath(os.path.join(self.path, setting))
         if not place.startswith(self.path + "/") or "$" in setting:
-            raise RedpakError(f"{self.config.settings.origins[key]}: config.{key}: {setting} is "
-                              f"not below the node", hint=f"write a relative path such as {default}")
+            raise RedpakError(
+                f"{self.config.settings.origins[key][0]}: config.{key}: {setting} is not below the "
+                "node", hint=f"write a relative path such as {default}")
         return place
 
 
@@ -188,10 +190,8 @@ def read_status(path: str) -> NodeStatus:
 
 def write_status(path: str, status: NodeStatus) -> None:
     """Replace the status of the node at `path`. Raises RedpakError."""
-    info = status.info.replace("'", "''").replace("\n", " ")
-    realpath = status.realpath.replace("'", "''")
-    text = (f"state: {status.state.value}\nrealpath: '{realpath}'\n"
-            f"timestamp: {status.timestamp}\ninfo: '{info}'\n")
+    text = (f"state: {status.state.value}\nrealpath: {quote(status.realpath)}\n"
+            f"timestamp: {status.timestamp}\ninfo: {quote(status.info)}\n")
     try:
         write_file_atomic(f"{path}/{STATUS_FILE}", text.encode())
     except OSError as error:

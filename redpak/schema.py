@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+# ruff: noqa: RUF009 - tag() makes a dataclass field, as field() does.
 """What a configuration can say. Every key of the format is declared here, once.
 
 A field made with `tag` carries its key, kind, merge rule, default and help; loader, merge, JSON
@@ -331,10 +332,13 @@ NAMESPACES = ("user", "cgroup", "net", "pid", "ipc", "time")
 
 @dataclass(frozen=True)
 class Settings:
-    """A `config` or `enforce` section: values, where each was written, and capabilities."""
+    """A `config` or `enforce` section: values, where each was written, and capabilities.
+
+    `origins` has, by key, the place of what is set; of a list, the place of each element.
+    """
 
     tags: Tags = field(default_factory=Tags)
-    origins: Mapping[str, Origin] = field(default_factory=dict)  # by key, of what is set
+    origins: Mapping[str, tuple[Origin, ...]] = field(default_factory=dict)
     capabilities: tuple[Capability, ...] = ()
 
 

@@ -13,8 +13,9 @@ from redpak.findings import Finding, Origin, Severity, did_you_mean
 from redpak.load import FileKind, load_text
 from redpak.node import Node
 from redpak.schema import Headers, NodeConfig
-from redpak.yamltree import parse_tree, read_text
+from redpak.yamltext import quote
 from redpak.yamltree import Mapping as TreeMapping
+from redpak.yamltree import parse_tree, read_text
 
 
 @dataclass(frozen=True)
@@ -91,11 +92,3 @@ def write_headers(headers: Headers) -> str:
     """The headers section as YAML text."""
     return (f"headers:\n  alias: {quote(headers.alias)}\n  name: {quote(headers.name)}\n"
             f"  info: {quote(headers.info)}\n")
-
-
-def quote(text: str) -> str:
-    """`text` as a double-quoted YAML scalar (YAML 1.1, 5.7)."""
-    escaped = text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
-    escaped = escaped.replace("\r", "\\r").replace("\t", "\\t").replace("\x85", "\\N")
-    return f'"{escaped}"'.replace("\u2028", "\\L").replace("\u2029", "\\P").replace(
-        "\xa0", "\\_").replace("\ufeff", "\\uFEFF")

@@ -31,7 +31,7 @@ _CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x84\x86-\x9f\ufffe\uffff
 class Scalar:
     """A value: its text, and its place (both counted from 1). `bare` is an empty plain one."""
 
-    __slots__ = ("text", "line", "column", "bare")
+    __slots__ = ("bare", "column", "line", "text")
 
     def __init__(self, text: str, line: int, column: int, *, bare: bool = False) -> None:
         self.text = text
@@ -43,7 +43,7 @@ class Scalar:
 class Sequence:
     """A list of values."""
 
-    __slots__ = ("items", "line", "column")
+    __slots__ = ("column", "items", "line")
 
     def __init__(self, line: int, column: int) -> None:
         self.items: list[Tree] = []
@@ -54,7 +54,7 @@ class Sequence:
 class Mapping:
     """Keys with their values, in the order of the file; keys may repeat here."""
 
-    __slots__ = ("items", "line", "column", "flow")
+    __slots__ = ("column", "flow", "items", "line")
 
     def __init__(self, line: int, column: int, *, flow: bool) -> None:
         self.items: list[tuple[Scalar, Tree]] = []

@@ -10,7 +10,7 @@ A plan stands for one caller, one command line and one state of every file it ca
 - plan_run: the Execfd commands, then bwrap with its arguments.
 
 Form by measurement: on the reference machine python3 needs 7 ms before its first line, a shell
-with one stat(1) 2 ms.
+with one find(1) 2 ms.
 """
 
 from __future__ import annotations
@@ -28,14 +28,15 @@ from redpak.files import write_file_atomic
 from redpak.node import CONFIG_FILES, STATUS_FILE
 from redpak.schema import EnvironMode
 from redwrap.execfd import SHELL
-from redwrap.operations import Bind, Command, Data, SetVariable, Symlink, Umask
+from redwrap.operations import Bind, Command, Data, Operation, SetVariable, Symlink, Umask
 from redwrap.plan import FIRST_FD, LaunchPlan
 from redwrap.sources import is_below, links_to_check
 
 MAGIC = "#redpak-launch-plan 1"
 PLAN_FILE = "launch"
-_STAT = "/usr/bin/stat"
-_FORMAT = "%d:%i:%s:%.9Y:%.9Z %N"
+# find(1) and not stat(1): it also unlinks the files that will hold the commands' output.
+_FIND = "/usr/bin/find"
+_FORMAT = "%D:%i:%s:%T@:%C@ %p|%l\\n"
 _LAST_FD = 9  # a POSIX shell redirects descriptors of one digit only
 # A file changed this shortly before (ns) may change again without a new time stamp.
 _RACY_NS = 50_000_000
@@ -62,6 +63,7 @@ class Context:
     family: Family
     config: EffectiveConfig
     environ: Mapping[str, str]
+    bwrap_named: bool  # by --bwrap, not found along PATH
     started: int  # ns since 1970, before the first file was read
 
 
@@ -84,11 +86,13 @@ def compile_plan(plan: LaunchPlan, context: Context) -> Optional[str]:
         f"plan_key={quote(context.key)}",
         _function("plan_unchanged", [" &&\n    ".join(_conditions(plan, context))]),
         _function("plan_stamps", [
-            f"LC_ALL=C QUOTING_STYLE=literal {_STAT} -c {quote(_FORMAT)} -- "
-            + " ".join(map(quote, files)) + ' "$1"']),
+            f"LC_ALL=C exec {_FIND} {' '.join([*_outputs(plan), *map(quote, files)])} "
+            f'"$redwrap_host" -maxdepth 0 \\( -name "output.$$.*" -delete \\) '
+            f"-o -printf {quote(_FORMAT)}"]),
         f"plan_expected={quote(expected)}",
         _function("plan_host", list(_host_lines(plan))),
         _function("plan_search", list(_search_lines(plan))),
+        _function("plan_prepare", list(_prepare_lines(plan))),
         _function("plan_run", list(_run_lines(plan, context))),
     ]
     return "\n".join(parts) + "\n"
@@ -142,20 +146,20 @@ def _used_names(plan: LaunchPlan, context: Context) -> frozenset[str]:
 
 
 def _stamp(path: str, started: int) -> Optional[str]:
-    """What stat(1) prints for `path`; None when it is gone or was changed just now."""
+    """What find(1) prints for `path`; None when it is gone or was changed just now."""
     try:
         status = os.lstat(path)
-        target = f" -> {os.readlink(path)}" if os.path.islink(path) else ""
+        target = os.readlink(path) if os.path.islink(path) else ""
     except OSError:
         return None
     if status.st_ctime_ns > started - _RACY_NS or "\n" in target:
         return None
     return (f"{status.st_dev}:{status.st_ino}:{status.st_size}:{_seconds(status.st_mtime_ns)}:"
-            f"{_seconds(status.st_ctime_ns)} {path}{target}")
+            f"{_seconds(status.st_ctime_ns)} {path}|{target}")
 
 
 def _seconds(nanoseconds: int) -> str:
-    return f"{nanoseconds // 10**9}.{nanoseconds % 10**9:09d}"
+    return f"{nanoseconds // 10**9}.{nanoseconds % 10**9:09d}0"
 
 
 def _conditions(plan: LaunchPlan, context: Context) -> Iterator[str]:
@@ -169,6 +173,9 @@ def _conditions(plan: LaunchPlan, context: Context) -> Iterator[str]:
     if "HOSTNAME" in used:
         yield "read -r redwrap_name </proc/sys/kernel/hostname"
         yield f'[ "$redwrap_name" = {quote(os.uname().nodename)} ]'
+    if not context.bwrap_named:
+        for directory in _searched_before(plan.bwrap, context.environ.get("PATH", os.defpath)):
+            yield f"[ ! -x {quote(directory)}/bwrap ]"
     for path in _absent_files(context.family):
         yield f"[ ! -e {quote(path)} ] && [ ! -L {quote(path)} ]"
     for path in links_to_check(plan.mounts):
@@ -178,6 +185,15 @@ def _conditions(plan: LaunchPlan, context: Context) -> Iterator[str]:
             yield f"[ -{'f' if mount.file_only else 'e'} {quote(mount.source)} ]"
     for bind in plan.left_out:
         yield f"[ ! -e {quote(bind.source)} ]"
+
+
+def _searched_before(found: str, search: str) -> Iterator[str]:
+    """The directories of PATH that come before the one of `found`."""
+    for directory in search.split(":"):
+        if os.path.join(directory, "bwrap") == found:
+            return
+        if directory:
+            yield directory
 
 
 def _absent_files(family: Family) -> Iterator[str]:
@@ -245,55 +261,74 @@ def _host_directory(plan: LaunchPlan, path: str, *, depth: int = 0) -> Optional[
 # -- the launch -------------------------------------------------------------------------------
 
 
+def _slots(plan: LaunchPlan) -> dict[int, tuple[Operation, Command]]:
+    """The commands to run, by the descriptor that their output is read from."""
+    slots: dict[int, tuple[Operation, Command]] = {}
+    for step in plan.operations:
+        if isinstance(step, Data) and step.command is not None:
+            slots[step.fd] = (step, step.command)
+    spare = iter(fd for fd in range(FIRST_FD, _LAST_FD + 1) if fd not in set(slots))
+    for step in plan.operations:
+        if isinstance(step, SetVariable) and step.command is not None:
+            slots[next(spare)] = (step, step.command)
+    return slots
+
+
+def _outputs(plan: LaunchPlan) -> list[str]:
+    return [f'"$redwrap_dir/output.$$.{fd}"' for fd in _slots(plan)]
+
+
+def _prepare_lines(plan: LaunchPlan) -> Iterator[str]:
+    """Make and open the files for the commands' output; plan_stamps takes their names away."""
+    files = _outputs(plan)
+    if files:
+        opened = " ".join(f"{fd}<{name}" for fd, name in zip(_slots(plan), files))
+        yield "{ read -r redwrap_line; read -r redwrap_line redwrap_umask; } </proc/self/status"
+        yield "umask 077"
+        # noclobber: what is there already belongs to a launch of the same number elsewhere.
+        yield "set -C"
+        yield "{ " + " && ".join(f": >{name}" for name in files) + "; } 2>/dev/null"
+        yield "redwrap_made=$?"
+        yield "set +C"
+        yield 'umask "$redwrap_umask"'
+        yield f'[ "$redwrap_made" = 0 ] && command exec {opened}'
+    else:
+        yield ":"
+
+
 def _run_lines(plan: LaunchPlan, context: Context) -> Iterator[str]:
     """Run the commands at the same time, then become bwrap."""
-    commands: dict[int, Command] = {}
-    words: list[str] = []
-    spare = [fd for fd in range(FIRST_FD, _LAST_FD + 1)
-             if fd not in {step.fd for step in plan.operations if isinstance(step, Data)}]
-    for step in plan.operations:
-        if isinstance(step, Umask):
-            yield f"umask {step.mask:04o}"
-        if isinstance(step, Data) and step.command is not None:
-            commands[step.fd] = step.command
-        if isinstance(step, SetVariable) and step.command is not None:
-            fd = spare.pop(0)
-            commands[fd] = step.command
-            words += ["--setenv", quote(step.key), f'"$redwrap_value{fd}"']
-        else:
-            words += map(quote, step.arguments())
-    if commands:
-        yield from _command_lines(commands, context)
-    for fd in sorted(commands):
-        if fd not in {step.fd for step in plan.operations if isinstance(step, Data)}:
+    slots = _slots(plan)
+    closed = " ".join(f"{fd}<&-" for fd in slots)
+    if any("UUID" in command.text for _, command in slots.values()):
+        yield "read -r redwrap_uuid </proc/sys/kernel/random/uuid"
+    for fd, (_, command) in slots.items():
+        yield (f"(cd / && {_assignments(command, context)} "
+               f"exec {SHELL} -c {quote(command.text)}) "
+               f"</dev/null >/proc/self/fd/{fd} {closed} &")
+        yield f"redwrap_pid{fd}=$!"
+    if slots:
+        yield " && ".join(f'wait "$redwrap_pid{fd}"' for fd in slots) + " || return"
+    for fd, (step, _) in slots.items():
+        if isinstance(step, SetVariable):
             yield f"redwrap_read <&{fd}"
             yield f"redwrap_value{fd}=$redwrap_value"
             yield f"exec {fd}<&-"
+    value_fds = {id(step): fd for fd, (step, _) in slots.items()}
+    words: list[str] = []
+    for step in plan.operations:
+        if isinstance(step, Umask):
+            yield f"umask {step.mask:04o}"
+        if isinstance(step, SetVariable) and step.command is not None:
+            words += ["--setenv", quote(step.key), f'"$redwrap_value{value_fds[id(step)]}"']
+        else:
+            words += map(quote, step.arguments())
     yield f'exec {quote(plan.bwrap)} {" ".join(words)} -- "$@"'
-
-
-def _command_lines(commands: Mapping[int, Command], context: Context) -> Iterator[str]:
-    """Each command writes to a file that has no name any more; descriptor N reads it."""
-    names = {fd: f'"$redwrap_dir/output.$$.{fd}"' for fd in commands}
-    files = " ".join(names.values())
-    opened = " ".join(f"{fd}<{name}" for fd, name in names.items())
-    closed = " ".join(f"{fd}<&-" for fd in names)
-    yield "read -r redwrap_uuid </proc/sys/kernel/random/uuid"
-    yield "set -C"
-    yield "{ " + " && ".join(f": >{name}" for name in names.values()) + "; } 2>/dev/null || return"
-    yield "set +C"
-    yield f"exec {opened}"
-    yield f"/bin/rm -f {files} &"
-    for fd, command in commands.items():
-        yield (f"(cd / && {_assignments(command, context)} exec {SHELL} -c {quote(command.text)}) "
-               f"</dev/null >/proc/self/fd/{fd} {closed} &")
-        yield f"redwrap_pid{fd}=$!"
-    yield " && ".join(f'wait "$redwrap_pid{fd}"' for fd in commands) + " || return"
 
 
 def _assignments(command: Command, context: Context) -> str:
     """The names of the configuration as the command's environment; the rest is inherited."""
-    words = ["PID=$$", "UUID=$redwrap_uuid"]
+    words = ["PID=$$"] + (["UUID=$redwrap_uuid"] if "UUID" in command.text else [])
     words += [f"{name}={quote(value)}" for name, value in sorted(command.names.items())
               if name not in _VOLATILE and context.environ.get(name) != value]
     return " ".join(words)

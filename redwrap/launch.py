@@ -52,7 +52,8 @@ def run(options: argparse.Namespace, caller_environ: Mapping[str, str]) -> int:
         print("\n".join(plan.lines()), file=sys.stderr)
     check_command(plan, options.command[0])
     if options.warm:
-        context = Context(options.warm, redpath, family, config, environ, started)
+        context = Context(options.warm, redpath, family, config, environ,
+                          options.bwrap is not None, started)
         text = compile_plan(plan, context)
         if text is not None:
             store_plan(text, context)

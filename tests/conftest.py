@@ -59,7 +59,7 @@ def prefix(session_pool: Path) -> Path:
 def redmain(prefix: Path) -> Path:
     """The installation's main.yaml; a host without an rpm database is adopted in the prefix."""
     main = prefix / "etc/redpak/main.yaml"
-    if "rpmdir: ../" in main.read_text():
+    if f"rpmdir: {prefix}/" in main.read_text():
         actor = find_actor(actor_kinds()[-1])
         actor = actor.with_environ(**command_environ(prefix, main, home=prefix))
         actor.check(["red-dnf", "red-manager", "--adopt"])

@@ -1,0 +1,131 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What every red- command shares: its options, and dnf's configuration for a node."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import dnf
+import dnf.cli
+import dnf.cli.commands
+import dnf.cli.demand
+import dnf.conf
+import dnf.exceptions
+
+from reddnf.session import (
+    ReadSession,
+    Session,
+    WriteSession,
+    releasever,
+    use_family_rpmdb,
+)
+from redpak.errors import RedpakError
+from redpak.family import Family, load_family, load_main, resolve_redpath
+from redpak.node import Node
+from redrpm.owner import become_owner
+
+
+def add_node_options(parser: Any) -> None:
+    """The options by which every red- command finds its node."""
+    parser.add_argument(
+        "--redpath",
+        "--rpath",
+        metavar="DIR",
+        help="the node to work on (default: the environment variable REDPATH)",
+    )
+    parser.add_argument(
+        "--rmain",
+        metavar="FILE",
+        help="configuration of the core OS (default: redpak_MAIN, else /etc/redpak/main.yaml)",
+    )
+    parser.add_argument(
+        "--node-force",
+        action="store_true",
+        help="work on a node that was moved or is not enabled (red-dnf: --force)",
+    )
+
+
+class _OwnerDemands(dnf.cli.demand.DemandSheet):
+    """The node's owner is enough (design section 3.2): stock commands demand root, and a demand
+    once raised cannot be taken back."""
+
+    root_user = property(lambda self: False, lambda self, value: None)
+
+
+class NodeCommand(dnf.cli.commands.Command):
+    """A dnf command on a node; mixed with the stock command it is the twin of."""
+
+    changes_node = False
+    session: Session
+
+    def set_argparser(self, parser: Any) -> None:
+        super().set_argparser(parser)
+        add_node_options(parser)
+
+    def pre_configure(self) -> None:
+        """Enter the node: dnf has read its own configuration and no repository yet."""
+        # The stock command looks at the name it was called by.
+        name = self.opts.command
+        self.opts.command = name[len("red-") :] if name.startswith("red-") else name[len("r") :]
+        try:
+            family = self._load_family()
+            if self.changes_node:
+                become_owner(family.leaf.path, family.leaf.owner_uid)
+                self.session = WriteSession(family, wait=not self.base.conf.exit_on_lock)
+            else:
+                self.session = ReadSession(family)
+        except RedpakError as err:
+            raise dnf.exceptions.Error(str(err)) from err
+        # History keeps the command as the user typed it, without what red-dnf added.
+        self.base.args = [word for word in self.base.args if "=pluginpath=" not in word]
+        configure_base(self.base, self.session, self.opts)
+        super().pre_configure()
+
+    def configure(self) -> None:
+        self.cli.demands.__class__ = _OwnerDemands
+        super().configure()
+        _enforce_gpgcheck(self.base, self.session.family)
+
+    def run_transaction(self) -> None:
+        super().run_transaction()
+        self.session.finish()
+
+    def _load_family(self) -> Family:
+        redpath = resolve_redpath(self.opts.redpath, os.environ)
+        main = load_main(self.opts.rmain, os.environ)
+        return load_family(redpath, main=main, force=self.opts.node_force)
+
+
+def configure_base(base: Any, session: Session, opts: Any) -> None:
+    """Point dnf at the node: root, repositories, variables, cache, history."""
+    use_family_rpmdb()
+    configure_repositories(base, session.family.leaf)
+    base.conf.installroot = session.root
+    base.conf.persistdir = f"{session.root}/var/lib/dnf"
+    if not opts.releasever:
+        base.conf.releasever = releasever(session.family, session.root)
+
+
+def configure_repositories(base: Any, node: Node) -> None:
+    """Point dnf at the node's repositories, options, variables and cache."""
+    conf = base.conf
+    own_conf = f"{node.path}/etc/dnf/dnf.conf"
+    if os.path.exists(own_conf):
+        conf.read(own_conf, priority=dnf.conf.PRIO_MAINCONFIG)
+    conf.config_file_path = own_conf
+    conf.reposdir = [node.repos_dir]
+    conf.varsdir = [node.vars_dir]
+    conf.substitutions.update_from_etc("/", varsdir=[node.vars_dir])
+    if os.access(node.cache_dir, os.W_OK):
+        conf.cachedir = node.cache_dir
+
+
+def _enforce_gpgcheck(base: Any, family: Family) -> None:
+    """gpgcheck is a constraint: once a node of the family says true, no repository says false."""
+    if not any(node.config.tags.gpgcheck for node in family.nodes):
+        return
+    base.conf.gpgcheck = True
+    base.conf.localpkg_gpgcheck = True
+    for repo in base.repos.iter_enabled():
+        repo.gpgcheck = True

@@ -1,0 +1,74 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The dnf4 plugin: registers the commands and follows their transaction through dnf's hooks.
+
+dnf swallows every exception of a hook that is not dnf.exceptions.Error and goes on with the
+transaction (dnf.plugin.Plugins._caller): _hook() lets none escape.
+"""
+
+from __future__ import annotations
+
+import functools
+import traceback
+from typing import Any, Callable
+
+import dnf
+import dnf.exceptions
+
+from reddnf.manager import ManagerCommand
+from reddnf.node_command import NodeCommand
+from reddnf.twins import make_twins
+from redpak.errors import RedpakError
+
+
+def _hook(method: Callable[[Any, NodeCommand], None]) -> Callable[[Any], None]:
+    """A plugin hook that runs for red- commands only, and whose every failure dnf respects."""
+
+    @functools.wraps(method)
+    def guarded(self: Any) -> None:
+        command = getattr(self.cli, "command", None)
+        if not isinstance(command, NodeCommand):
+            return
+        try:
+            method(self, command)
+        except RedpakError as err:
+            raise dnf.exceptions.Error(str(err)) from err
+        except dnf.exceptions.Error:
+            raise
+        except Exception as err:
+            text = traceback.format_exc()
+            raise dnf.exceptions.Error(f"redpak failed, please report this: {err}\n{text}") from err
+
+    return guarded
+
+
+class RedpakPlugin(dnf.Plugin):
+    """Makes dnf4 work on nodes."""
+
+    name = "redpak"
+
+    def __init__(self, base: Any, cli: Any) -> None:
+        super().__init__(base, cli)
+        self.cli = cli
+        if cli is not None:
+            for command in (ManagerCommand, *make_twins(cli.cli_commands)):
+                cli.register_command(command)
+
+    @_hook
+    def sack(self, command: NodeCommand) -> None:
+        """The solver never sees another version of what an ancestor has."""
+        command.session.exclude_ancestors(self.base)
+
+    @_hook
+    def resolved(self, command: NodeCommand) -> None:
+        """Refuse what would change an ancestor's package, before anything is downloaded."""
+        command.session.check_transaction(self.base)
+
+    @_hook
+    def pre_transaction(self, command: NodeCommand) -> None:
+        """All packages are here: mount the view for them."""
+        command.session.assemble(self.base)
+
+    @_hook
+    def transaction(self, command: NodeCommand) -> None:
+        """rpm is done: make the node what the stage is."""
+        command.session.commit(self.base)

@@ -1,0 +1,205 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A dnf command's hold on a node: reading from a copy, or a transaction in the family view."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import tempfile
+from typing import Any
+
+import dnf
+import dnf.exceptions
+import dnf.transaction
+import libdnf.transaction
+import rpm
+
+from redpak.errors import RedpakError
+from redpak.family import Family
+from redrpm.contents import has_scriptlets, read_contents, read_header
+from redrpm.locking import lock_family
+from redrpm.rpmdb import (
+    FamilyRpmdb,
+    build_family_rpmdb,
+    family_members,
+    load_header,
+    open_rpmdb,
+    read_triggers,
+)
+from redrpm.transaction import ContainedTransaction, NodeTransaction, copy_dnf_state
+
+logger = logging.getLogger("dnf.plugin.redpak")
+
+
+def tell(text: str) -> None:
+    """A line for the user, on stderr."""
+    logger.warning(text)
+
+
+class Session:
+    """What a red- command needs of its node; ``root`` is dnf's installroot.
+
+    The methods are called from dnf's hooks, in this order.
+    """
+
+    def __init__(self, family: Family, root: str, family_rpmdb: FamilyRpmdb) -> None:
+        self.family = family
+        self.root = root
+        self._family_rpmdb = family_rpmdb
+        self._aliases = {node.path: node.alias for node in family.nodes}
+
+    def exclude_ancestors(self, base: Any) -> None:
+        """Hide every available package that would replace one of an ancestor."""
+        ancestors = self._ancestor_packages(base)
+        if not ancestors:
+            return
+        available = base.sack.query().available()
+        same_name = available.filter(name=sorted({package.name for package in ancestors}))
+        installed = base.sack.query().installed().filter(pkg=ancestors)
+        # What is there already stays visible: dnf says "already installed" of it.
+        same_build = {str(package) for package in ancestors}
+        others = [package for package in same_name if str(package) not in same_build]
+        base.sack.add_excludes(available.filter(pkg=others))
+        if base.conf.obsoletes:
+            base.sack.add_excludes(available.filter(obsoletes=installed))
+
+    def check_transaction(self, base: Any) -> None:
+        """Refuse a transaction that changes an ancestor's package. Raises RedpakError."""
+        for item in base.transaction or ():
+            if item.action not in dnf.transaction.BACKWARD_ACTIONS:
+                continue
+            owner = self._owner(item.pkg)
+            if owner != self.family.leaf.path:
+                holder = self._aliases.get(owner, "")
+                place = f"node {holder} ({owner})" if holder else "the core OS"
+                raise RedpakError(
+                    f"package {item.pkg} belongs to {place}, node {self.family.leaf.alias}"
+                    " cannot change it",
+                    hint=f"use --redpath={owner}" if holder else "",
+                )
+
+    def assemble(self, base: Any) -> None:
+        """A reader has no transaction. Raises RedpakError."""
+        raise RedpakError("this command does not change a node")
+
+    def commit(self, base: Any) -> None:
+        """A reader has nothing to commit. Raises RedpakError."""
+        raise RedpakError("this command does not change a node")
+
+    def finish(self) -> None:
+        """The command is done."""
+
+    def _owner(self, package: Any) -> str:
+        # hawkey: the number of the package's header in the rpmdb of installroot.
+        installed = self._family_rpmdb.packages.get(package.rpmdbid)
+        return installed.owner if installed else self.family.leaf.path
+
+    def _ancestor_packages(self, base: Any) -> list[Any]:
+        leaf = self.family.leaf.path
+        return [
+            package
+            for package in base.sack.query().installed()
+            if self._owner(package) != leaf and package.name != "gpg-pubkey"
+        ]
+
+
+class ReadSession(Session):
+    """Queries: a private copy of the family rpmdb in a temporary directory, no namespaces."""
+
+    def __init__(self, family: Family) -> None:
+        locks = lock_family(family, notify=tell, exclusive=False)
+        self._directory = tempfile.mkdtemp(prefix="redpak-")
+        try:
+            root = f"{self._directory}/root"
+            os.makedirs(f"{root}/var/lib")
+            family_rpmdb = build_family_rpmdb(
+                family_members(family),
+                f"{root}/var/lib/rpm",
+                cache=f"{family.leaf.state_dir}/family-rpmdb",
+            )
+            copy_dnf_state(family.leaf.persist_dir, root)
+        except BaseException:
+            self.finish()
+            raise
+        finally:
+            for lock in locks:
+                lock.release()
+        super().__init__(family, root, family_rpmdb)
+
+    def finish(self) -> None:
+        shutil.rmtree(self._directory, ignore_errors=True)
+
+
+class WriteSession(Session):
+    """Transactions: this process is the contained child, its parent commits."""
+
+    def __init__(self, family: Family, *, wait: bool) -> None:
+        self._contained: ContainedTransaction = NodeTransaction(
+            family, notify=tell, wait=wait
+        ).fork()
+        super().__init__(family, self._contained.root, self._contained.family_rpmdb)
+        self._committed = False
+
+    def assemble(self, base: Any) -> None:
+        if not base.transaction:
+            return
+        incoming = [
+            read_header(item.pkg.localPkg())
+            for item in base.transaction
+            if item.action in dnf.transaction.FORWARD_ACTIONS
+        ]
+        with open_rpmdb(self._family_rpmdb.directory) as ts:
+            outgoing = [
+                load_header(ts, item.pkg.rpmdbid)
+                for item in base.transaction
+                if item.action in dnf.transaction.BACKWARD_ACTIONS
+            ]
+            scriptlets = has_scriptlets([*incoming, *outgoing]) or read_triggers(ts)
+        self._contained.assemble(read_contents(incoming), scriptlets=scriptlets)
+
+    def commit(self, base: Any) -> None:
+        failed = sorted(
+            str(item)
+            for item in base.transaction or ()
+            if item.state == libdnf.transaction.TransactionItemState_ERROR
+        )
+        if failed:
+            raise RedpakError(
+                f"nothing was changed in node {self.family.leaf.alias}, these packages failed: "
+                + ", ".join(failed)
+            )
+        for note in self._contained.commit():
+            tell(f"Node {self.family.leaf.alias}: {note}")
+        self._committed = True
+
+    def finish(self) -> None:
+        # `mark` and its like write dnf's state without an rpm transaction.
+        if not self._committed:
+            self._contained.commit()
+
+
+def releasever(family: Family, root: str) -> str:
+    """The $releasever of a node (design section 3.5): its own variable, else what the family
+    rpmdb says, else VERSION_ID of the core OS."""
+    try:
+        with open(f"{family.leaf.vars_dir}/releasever", encoding="utf-8") as stream:
+            return stream.readline().strip()
+    except OSError:
+        pass
+    detected = dnf.rpm.detect_releasever(root)
+    return str(detected) if detected else _version_id()
+
+
+def _version_id() -> str:
+    try:
+        with open("/etc/os-release", encoding="utf-8") as stream:
+            lines = dict(line.rstrip("\n").partition("=")[::2] for line in stream)
+    except OSError:
+        return ""
+    return lines.get("VERSION_ID", "").strip("\"'")
+
+
+def use_family_rpmdb() -> None:
+    """Debian's rpm looks for its database in the home directory (design section 8)."""
+    rpm.addMacro("_dbpath", "/var/lib/rpm")

@@ -1,0 +1,63 @@
+# SPDX-License-Identifier: Apache-2.0
+"""External commands: every one of them goes through run()."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Mapping, Sequence
+from typing import IO, Optional, Union
+
+from redpak.errors import RedpakError
+
+# What a tool needs to behave the same everywhere; nothing else crosses.
+_KEPT = ("PATH", "HOME", "USER", "LOGNAME", "TMPDIR", "TERM")
+
+
+def tool_environment(extra: Optional[Mapping[str, str]] = None) -> dict[str, str]:
+    """The environment of an external tool: a safe part of ours, the C locale, and ``extra``."""
+    environment = {key: os.environ[key] for key in _KEPT if key in os.environ}
+    environment.setdefault("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
+    environment["LC_ALL"] = "C.UTF-8"
+    environment.update(extra or {})
+    return environment
+
+
+def run(
+    argv: Sequence[str],
+    *,
+    data: Optional[bytes] = None,
+    stdin: Optional[Union[int, IO[bytes]]] = None,
+    stdout: Optional[Union[int, IO[bytes]]] = None,
+    environ: Optional[Mapping[str, str]] = None,
+    package: str = "",
+) -> bytes:
+    """Run ``argv`` (never through a shell) and return what it wrote to stdout.
+
+    ``data`` is fed to its stdin, which is closed otherwise; ``stdin`` and ``stdout`` may be open
+    files instead. ``package`` names the package that ships the tool, for the hint when it is
+    missing. Raises RedpakError with the tool's own last line when it fails.
+    """
+    if data is None and stdin is None:
+        stdin = subprocess.DEVNULL
+    try:
+        done = subprocess.run(
+            list(argv),
+            input=data,
+            stdin=stdin if data is None else None,
+            stdout=subprocess.PIPE if stdout is None else stdout,
+            stderr=subprocess.PIPE,
+            env=tool_environment(environ),
+            check=False,
+        )
+    except FileNotFoundError as err:
+        raise RedpakError(
+            f"{argv[0]}: command not found", hint=f"install {package or argv[0]}"
+        ) from err
+    except OSError as err:
+        raise RedpakError(f"{argv[0]}: {err.strerror}") from err
+    if done.returncode:
+        lines = done.stderr.decode(errors="replace").strip().splitlines()
+        reason = lines[-1] if lines else f"exit status {done.returncode}"
+        raise RedpakError(f"{' '.join(argv[:3])}: {reason}")
+    return done.stdout or b""

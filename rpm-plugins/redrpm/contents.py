@@ -1,0 +1,109 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a transaction is about to write, read from the headers of its packages.
+
+The view needs it before the first file is written: which directories to make writable, which
+configuration files of the core OS must not turn the package's own into `.rpmnew`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import rpm
+
+from redpak.errors import RedpakError
+
+# Made fresh for each view (design section 3.3): what lands there is not kept.
+VOLATILE_TOPS = frozenset({"dev", "proc", "run", "sys", "tmp"})
+_SCRIPT_TAGS = (
+    rpm.RPMTAG_PRETRANS,
+    rpm.RPMTAG_PREIN,
+    rpm.RPMTAG_POSTIN,
+    rpm.RPMTAG_PREUN,
+    rpm.RPMTAG_POSTUN,
+    rpm.RPMTAG_POSTTRANS,
+    rpm.RPMTAG_TRIGGERSCRIPTS,
+    rpm.RPMTAG_FILETRIGGERSCRIPTS,
+    rpm.RPMTAG_TRANSFILETRIGGERSCRIPTS,
+)
+
+
+@dataclass(frozen=True)
+class TransactionContents:
+    """Absolute paths that packages to install bring; directories without trailing slash."""
+
+    directories: frozenset[str] = frozenset()
+    configs: frozenset[str] = frozenset()
+
+    @property
+    def tops(self) -> set[str]:
+        """Names of the top-level directories the packages write below."""
+        return {path.split("/", 2)[1] for path in self.directories if path != "/"}
+
+
+def read_header(path: str) -> Any:
+    """The header of a package file, signatures unchecked (dnf or rpm check them).
+
+    Raises RedpakError.
+    """
+    ts = rpm.TransactionSet()
+    ts.setVSFlags(-1)
+    try:
+        with open(path, "rb") as stream:
+            return ts.hdrFromFdno(stream.fileno())
+    except OSError as err:
+        raise RedpakError(f"{path}: {err.strerror}") from err
+    except rpm.error as err:
+        raise RedpakError(f"{path}: not an rpm package: {err}") from err
+
+
+def read_contents(headers: Iterable[Any]) -> TransactionContents:
+    """Collect the paths of ``headers``. Raises RedpakError for what a node cannot hold."""
+    directories: set[str] = set()
+    configs: set[str] = set()
+    for header in headers:
+        links: dict[tuple[int, int], tuple[str, str]] = {}
+        for entry in rpm.files(header):
+            name = os.fsdecode(entry.name) if isinstance(entry.name, bytes) else entry.name
+            directory = os.path.dirname(name)
+            if directory == "/":
+                _check_top_level(header, entry, name)
+            directories.add(directory)
+            if entry.fflags & rpm.RPMFILE_CONFIG and not entry.fflags & rpm.RPMFILE_GHOST:
+                configs.add(name)
+            if entry.nlink > 1:
+                _check_hard_link(header, entry, name, links)
+            if not entry.linkto and entry.mode & 0o170000 == 0o040000:
+                directories.add(name)
+    return TransactionContents(frozenset(directories), frozenset(configs))
+
+
+def has_scriptlets(headers: Iterable[Any]) -> bool:
+    """Whether any of ``headers`` brings a scriptlet or a trigger."""
+    return any(header[tag] for header in headers for tag in _SCRIPT_TAGS)
+
+
+def _check_top_level(header: Any, entry: Any, name: str) -> None:
+    is_directory = entry.mode & 0o170000 == 0o040000
+    if is_directory or (os.path.islink(name) and os.readlink(name) == entry.linkto):
+        return
+    raise RedpakError(
+        f"{header[rpm.RPMTAG_NAME]}: ships {name}, a file in the root directory itself",
+        hint="a node holds files below top-level directories only",
+    )
+
+
+def _check_hard_link(
+    header: Any, entry: Any, name: str, links: dict[tuple[int, int], tuple[str, str]]
+) -> None:
+    """Each top-level directory is a file system of its own in the view; links cannot cross."""
+    top = name.split("/", 2)[1]
+    first_top, first_name = links.setdefault((entry.dev, entry.inode), (top, name))
+    if first_top != top:
+        raise RedpakError(
+            f"{header[rpm.RPMTAG_NAME]}: hard link from {first_name} to {name}",
+            hint="hard links across top-level directories cannot be kept in a node",
+        )

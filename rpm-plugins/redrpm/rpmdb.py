@@ -1,0 +1,302 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The family rpmdb: what the whole family has installed, and who owns which header.
+
+A family rpmdb is a private copy, made for one command, of the rpmdbs of the core OS, the ancestors
+and the node, merged (design section 3.4). rpm numbers the headers of a database; a header keeps
+its number for as long as it stays installed, so the number tells which node a package came from.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sqlite3
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Optional
+
+import rpm
+
+from redpak.errors import RedpakError
+from redpak.family import Family
+from redsys.run import run
+
+# lib/rpmrc, headerVersion: the magic before each header in the stream of `rpmdb --exportdb`.
+_HEADER_MAGIC = b"\x8e\xad\xe8\x01\0\0\0\0"
+# Locks and sqlite's shared memory belong to the place, not to the data.
+_TRANSIENT = (".rpm.lock", "rpmdb.sqlite-shm", ".dbenv.lock", ".migratedb")
+_CACHE_INDEX = "members.json"
+
+
+@dataclass(frozen=True)
+class Member:
+    """One rpmdb of a family: ``owner`` is the node's path, "/" for the core OS."""
+
+    owner: str
+    directory: str
+
+
+@dataclass(frozen=True)
+class Installed:
+    """A package in the family rpmdb and the member that owns it."""
+
+    name: str
+    owner: str
+
+
+@dataclass(frozen=True)
+class FamilyRpmdb:
+    """A merged rpmdb in ``directory``; ``packages`` is what it held when it was read, by number."""
+
+    directory: str
+    packages: Mapping[int, Installed]
+
+
+@contextmanager
+def open_rpmdb(directory: str) -> Iterator[Any]:
+    """An rpm transaction set on the rpmdb in ``directory``, open for reading.
+
+    The macro is set only while the database opens: dnf shares this process's macros.
+    """
+    rpm.addMacro("_dbpath", directory)
+    try:
+        # rpm says on stderr what cannot be opened; the exception says it once more, in one line.
+        ts = rpm.TransactionSet()
+        # Headers were checked when they were installed; a key for them may be gone since.
+        ts.setVSFlags(rpm._RPMVSF_NODIGESTS | rpm._RPMVSF_NOSIGNATURES)
+        ts.openDB()
+    except rpm.error as err:
+        raise RedpakError(f"{directory}: cannot open the rpmdb: {err}") from err
+    finally:
+        rpm.delMacro("_dbpath")
+    try:
+        yield ts
+    finally:
+        ts.closeDB()
+
+
+def read_names(directory: str) -> dict[int, str]:
+    """The package names in an rpmdb by header number, from its index: no header is loaded."""
+    if not _database_files(directory):
+        return {}
+    with open_rpmdb(directory) as ts:
+        index = ts.dbIndex("name")
+        return {
+            number: key.decode() if isinstance(key, bytes) else key
+            for key in index
+            for number, _position in index.instances()
+        }
+
+
+def nevra(header: Any) -> str:
+    """name-[epoch:]version-release.arch, as dnf prints it."""
+    epoch = f"{header[rpm.RPMTAG_EPOCH]}:" if header[rpm.RPMTAG_EPOCH] else ""
+    text = f"{header[rpm.RPMTAG_NAME]}-{epoch}{header[rpm.RPMTAG_VERSION]}"
+    return f"{text}-{header[rpm.RPMTAG_RELEASE]}.{header[rpm.RPMTAG_ARCH]}"
+
+
+def family_members(family: Family) -> list[Member]:
+    """The rpmdbs of a family: core OS, ancestors, leaf."""
+    members = [Member("/", family.main.rpmdb_dir)]
+    return members + [Member(node.path, node.rpmdb_dir) for node in family.nodes]
+
+
+def read_triggers(ts: Any) -> bool:
+    """Whether any installed package has a trigger, which may run in every transaction."""
+    return any(
+        True
+        for tag in ("triggername", "filetriggername", "transfiletriggername")
+        for _key in ts.dbIndex(tag)
+    )
+
+
+def build_family_rpmdb(
+    members: Sequence[Member], directory: str, *, cache: Optional[str] = None
+) -> FamilyRpmdb:
+    """Merge the rpmdbs of ``members`` into the new ``directory``.
+
+    ``cache`` is a directory that an earlier command may have left with save_cache(); it is used
+    when every member is unchanged since. Members are only ever read from copies. Raises
+    RedpakError.
+    """
+    present = [member for member in members if _database_files(member.directory)]
+    os.makedirs(directory)
+    if cache is not None:
+        cached = _load_cache(cache, _cache_key(present), directory)
+        if cached is not None:
+            return FamilyRpmdb(directory, cached)
+    if not present:
+        run(["rpmdb", "--dbpath", directory, "--initdb"], package="rpm")
+        return FamilyRpmdb(directory, {})
+    # Importing is 100 times slower than copying: the largest member is the base.
+    present.sort(key=lambda member: -_database_size(member.directory))
+    _copy_database(present[0].directory, directory)
+    packages = _name_new({}, directory, present[0].owner)
+    for member in present[1:]:
+        with tempfile.TemporaryDirectory(dir=os.path.dirname(directory)) as copy:
+            _copy_database(member.directory, copy)
+            import_headers(directory, _export(copy))
+        packages = _name_new(packages, directory, member.owner)
+    return FamilyRpmdb(directory, packages)
+
+
+def create_rpmdb(directory: str) -> None:
+    """Put an empty rpmdb into ``directory``, unless it has one. Raises RedpakError."""
+    if _database_files(directory):
+        return
+    with tempfile.TemporaryDirectory(dir=directory, prefix=".init-") as fresh:
+        run(["rpmdb", "--dbpath", fresh, "--initdb"], package="rpm")
+        make_readable(fresh)
+        for name in _database_files(fresh):
+            os.rename(f"{fresh}/{name}", f"{directory}/{name}")
+
+
+def import_headers(directory: str, stream: bytes) -> None:
+    """Add a stream of headers to the rpmdb in ``directory``, creating it if need be."""
+    run(["rpmdb", "--dbpath", directory, "--importdb"], data=stream, package="rpm")
+
+
+def header_stream(headers: Iterable[Any]) -> bytes:
+    """Headers in the form that `rpmdb --importdb` reads."""
+    return b"".join(_HEADER_MAGIC + header.unload() for header in headers)
+
+
+def derive_node_rpmdb(
+    family: FamilyRpmdb, node: str, directory: str, *, previous: str
+) -> FamilyRpmdb:
+    """After a transaction: write the rpmdb of ``node`` alone into the new ``directory``.
+
+    The node owns the headers it owned before and every new one. ``previous`` is its rpmdb before
+    the transaction: when nothing of it was erased, only the new headers are added to a copy.
+    Returns the family rpmdb as it is now. Raises RedpakError.
+    """
+    names = read_names(family.directory)
+    before = {number for number, package in family.packages.items() if package.owner == node}
+    survivors = {number: family.packages[number] for number in names.keys() & family.packages}
+    packages = _name_new(survivors, family.directory, node)
+    mine = {number for number, package in packages.items() if package.owner == node}
+    os.makedirs(directory)
+    if before <= mine and _database_files(previous):
+        _copy_database(previous, directory)
+        wanted = mine - before
+    else:
+        run(["rpmdb", "--dbpath", directory, "--initdb"], package="rpm")
+        wanted = mine
+    with open_rpmdb(family.directory) as ts:
+        stream = header_stream(load_header(ts, number) for number in sorted(wanted))
+    if stream:
+        import_headers(directory, stream)
+    make_readable(directory)
+    return FamilyRpmdb(family.directory, packages)
+
+
+def make_readable(directory: str) -> None:
+    """Leave plain database files, readable without writing beside them.
+
+    A sqlite database in WAL mode cannot be opened from a read-only place, and merely reading it
+    changes its directory (design section 3.4). Nobody else may have the database open.
+    """
+    for name in os.listdir(directory):
+        if name.endswith(".sqlite"):
+            connection = sqlite3.connect(os.path.join(directory, name))
+            try:
+                connection.execute("PRAGMA journal_mode=DELETE")
+            finally:
+                connection.close()
+    for name in os.listdir(directory):
+        if name in _TRANSIENT or name.endswith(("-wal", "-shm")):
+            os.unlink(os.path.join(directory, name))
+
+
+def save_cache(family: FamilyRpmdb, members: Sequence[Member], cache: str) -> None:
+    """Keep ``family`` for the next command; it is valid while all members stay as they are."""
+    shutil.rmtree(cache, ignore_errors=True)
+    os.mkdir(cache, 0o755)
+    _copy_database(family.directory, cache)
+    make_readable(cache)
+    present = [member for member in members if _database_files(member.directory)]
+    index = {
+        "key": _cache_key(present),
+        "packages": [[n, package.name, package.owner] for n, package in family.packages.items()],
+    }
+    with open(os.path.join(cache, _CACHE_INDEX), "w", encoding="utf-8") as stream:
+        json.dump(index, stream)
+
+
+def _name_new(
+    known: Mapping[int, Installed], directory: str, owner: str
+) -> dict[int, Installed]:
+    """``known``, and every other header of the database as a package of ``owner``."""
+    packages = dict(known)
+    for number, name in read_names(directory).items():
+        packages.setdefault(number, Installed(name, owner))
+    return packages
+
+
+def _load_cache(cache: str, key: list[Any], directory: str) -> Optional[dict[int, Installed]]:
+    try:
+        with open(os.path.join(cache, _CACHE_INDEX), encoding="utf-8") as stream:
+            index = json.load(stream)
+        if index["key"] != key:
+            return None
+        _copy_database(cache, directory)
+        return {number: Installed(name, owner) for number, name, owner in index["packages"]}
+    except (OSError, ValueError, KeyError, TypeError):
+        # Absent, or cut short by a crash: the members say it all.
+        for name in _database_files(directory):
+            os.unlink(os.path.join(directory, name))
+        return None
+
+
+def _cache_key(members: Sequence[Member]) -> list[Any]:
+    key: list[Any] = [rpm.__version__]
+    for member in members:
+        for name in _database_files(member.directory):
+            info = os.stat(os.path.join(member.directory, name))
+            stamps = [info.st_ino, info.st_size, info.st_mtime_ns, info.st_ctime_ns]
+            key.append([member.owner, name, *stamps])
+    return key
+
+
+def _database_files(directory: str) -> list[str]:
+    try:
+        entries = sorted(os.scandir(directory), key=lambda entry: entry.name)
+    except FileNotFoundError:
+        return []
+    except OSError as err:
+        raise RedpakError(f"{directory}: cannot read the rpmdb: {err.strerror}") from err
+    return [
+        entry.name
+        for entry in entries
+        if entry.is_file(follow_symlinks=False)
+        and entry.name not in _TRANSIENT
+        and entry.name != _CACHE_INDEX
+    ]
+
+
+def _database_size(directory: str) -> int:
+    names = _database_files(directory)
+    return sum(os.stat(os.path.join(directory, name)).st_size for name in names)
+
+
+def _copy_database(source: str, target: str) -> None:
+    for name in _database_files(source):
+        try:
+            shutil.copyfile(os.path.join(source, name), os.path.join(target, name))
+        except OSError as err:
+            raise RedpakError(f"{source}/{name}: cannot read the rpmdb: {err.strerror}") from err
+
+
+def _export(directory: str) -> bytes:
+    with open_rpmdb(directory) as ts:
+        return header_stream(ts.dbMatch())
+
+
+def load_header(ts: Any, number: int) -> Any:
+    """The header with this number. Raises RedpakError."""
+    for header in ts.dbMatch(rpm.RPMDBI_PACKAGES, number):
+        return header
+    raise RedpakError(f"the family rpmdb has no header number {number}")

@@ -1,0 +1,88 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The stage: every write of a transaction, until it is committed or thrown away."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+from dataclasses import dataclass
+
+from redpak.errors import RedpakError
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A directory tree below ``path``, on the node's file system (a commit renames).
+
+    root    installroot of dnf and rpm: at first only the family rpmdb and the node's dnf state;
+            the view is mounted over it
+    delta   the upper layers: what scriptlets and rpm wrote
+    work    overlayfs's own scratch space, one directory a layer
+    mounts  mount point of the layers' short names
+    rpmdb   the node's new rpmdb, derived after the transaction
+    dnf     the node's new dnf state, copied from root after the transaction
+    """
+
+    path: str
+
+    @property
+    def root(self) -> str:
+        return f"{self.path}/root"
+
+    @property
+    def delta(self) -> str:
+        return f"{self.path}/delta"
+
+    @property
+    def work(self) -> str:
+        return f"{self.path}/work"
+
+    @property
+    def mounts(self) -> str:
+        return f"{self.path}/mounts"
+
+    @property
+    def rpmdb(self) -> str:
+        return f"{self.path}/rpmdb"
+
+    @property
+    def dnf_state(self) -> str:
+        return f"{self.path}/dnf"
+
+    def create(self) -> None:
+        """Make the empty stage. Raises RedpakError when the node cannot be written."""
+        try:
+            os.makedirs(f"{self.root}/var/lib")
+            for path in (self.delta, self.work, self.mounts):
+                os.mkdir(path)
+                os.chmod(path, 0o755)
+        except OSError as err:
+            raise RedpakError(
+                f"{self.path}: cannot create the stage: {err.strerror}",
+                hint="the node's owner, or root, must run this command",
+            ) from err
+
+    def discard(self) -> None:
+        """Remove the stage, if there is one. Raises OSError."""
+        remove_tree(self.path)
+
+
+def remove_tree(path: str) -> None:
+    """rm -rf ``path``, over directories without permissions too. Raises OSError.
+
+    overlayfs leaves its work directory with mode 000 (design section 8), and a package may ship
+    a directory that its owner cannot write.
+    """
+    if not os.path.lexists(path):
+        return
+    if not os.path.isdir(path) or os.path.islink(path):
+        os.unlink(path)
+        return
+    for directory, names, _files in os.walk(path):
+        for name in names:
+            full = os.path.join(directory, name)
+            info = os.lstat(full)
+            if stat.S_ISDIR(info.st_mode) and info.st_mode & 0o700 != 0o700:
+                os.chmod(full, 0o700)
+    shutil.rmtree(path)

@@ -1,0 +1,303 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A transaction on a node: lock, stage, contained child, verification, commit (design section 3).
+
+The parent process keeps the locks and the node; the child works in the view. The child asks the
+parent to commit through a pipe and waits for the answer, so that dnf or rpm can say how it ended.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import sqlite3
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+from redpak.errors import RedpakError
+from redpak.family import Family, find_descendants
+from redrpm.contents import TransactionContents
+from redrpm.delta import Delta, DeltaRules, read_delta
+from redrpm.journal import Journal, commit
+from redrpm.locking import lock_family
+from redrpm.rpmdb import (
+    FamilyRpmdb,
+    build_family_rpmdb,
+    derive_node_rpmdb,
+    family_members,
+    make_readable,
+    open_rpmdb,
+    read_names,
+    save_cache,
+)
+from redrpm.stage import Stage
+from redrpm.view import FamilyView
+from redsys import seccomp
+from redsys.lock import NodeLock
+from redsys.namespace import fork_contained, wait_status
+
+Notify = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class _Channel:
+    """One end of the conversation between the contained child and its parent."""
+
+    receive: int
+    send: int
+
+    def write(self, message: dict[str, Any]) -> None:
+        os.write(self.send, json.dumps(message).encode() + b"\n")
+
+    def read(self) -> dict[str, Any] | None:
+        """The next message; None when the other end is gone."""
+        line = b""
+        while not line.endswith(b"\n"):
+            block = os.read(self.receive, 65536)
+            if not block:
+                return None
+            line += block
+        message: dict[str, Any] = json.loads(line)
+        return message
+
+    def close(self) -> None:
+        os.close(self.receive)
+        os.close(self.send)
+
+
+class NodeTransaction:
+    """An exclusive hold on the leaf of ``family`` with a stage and the family rpmdb in it.
+
+    fork() splits the process: in the contained child it returns a ContainedTransaction, the parent
+    supervises and ends with the child's exit status. ``notify`` shows a line to the user.
+    """
+
+    def __init__(self, family: Family, *, notify: Notify, wait: bool = True) -> None:
+        """Lock, recover, prepare. Raises RedpakError; the node is then as it was."""
+        self.family = family
+        self.node = family.leaf
+        self._notify = notify
+        check_owners(family)
+        self._locks: Sequence[NodeLock] = lock_family(family, notify=notify, wait=wait)
+        self.stage = Stage(f"{self.node.state_dir}/stage")
+        try:
+            self.stage.create()
+            copy_dnf_state(self.node.persist_dir, self.stage.root)
+            self.family_rpmdb = build_family_rpmdb(
+                family_members(family), f"{self.stage.root}/var/lib/rpm", cache=self._cache
+            )
+            self.descendants = find_descendants(family.nodes[0].path)
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def _cache(self) -> str:
+        return f"{self.node.state_dir}/family-rpmdb"
+
+    def close(self) -> None:
+        """Throw the stage away and release the locks."""
+        self.stage.discard()
+        for lock in self._locks:
+            lock.release()
+
+    def fork(self) -> ContainedTransaction:
+        """Returns in the contained child only. Raises RedpakError when there can be none."""
+        to_child, to_parent = os.pipe(), os.pipe()
+        parent = _Channel(to_parent[0], to_child[1])
+        child = _Channel(to_child[0], to_parent[1])
+        try:
+            pid = fork_contained(user_namespace=os.geteuid() != 0)
+        except RedpakError:
+            self.close()
+            raise
+        if pid:
+            child.close()
+            self._supervise(pid, parent)
+        parent.close()
+        os.umask(0o022)
+        return ContainedTransaction(self, child)
+
+    def _supervise(self, pid: int, channel: _Channel) -> NoReturn:
+        # Ctrl-C is the child's to handle. When we are told to end, all of it ends.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, lambda received, _frame: os.kill(pid, signal.SIGKILL))
+        while True:
+            request = channel.read()
+            if request is None:
+                break
+            channel.write(self._answer(request))
+        status = wait_status(pid)
+        self.close()
+        os._exit(status)
+
+    def _answer(self, request: dict[str, Any]) -> dict[str, Any]:
+        try:
+            if request["action"] == "commit":
+                return {"notes": self.commit()}
+            return {"error": f"unknown request {request['action']}"}
+        except RedpakError as err:
+            return {"error": err.message, "hint": err.hint}
+        except (OSError, sqlite3.Error) as err:
+            return {"error": f"{self.node.path}: cannot commit: {err}"}
+
+    def commit(self) -> list[str]:
+        """Verify what the stage holds and make the node be it; what the user should know.
+
+        Raises RedpakError or OSError; unless the journal was written the node is as it was.
+        """
+        check_ancestors_untouched(self.family_rpmdb, self.family)
+        family_rpmdb = derive_node_rpmdb(
+            self.family_rpmdb,
+            self.node.path,
+            self.stage.rpmdb,
+            previous=self.node.rpmdb_dir,
+        )
+        # The child may still look at its dnf state: commit a copy.
+        shutil.copytree(f"{self.stage.root}/var/lib/dnf", self.stage.dnf_state, symlinks=True)
+        make_readable(self.stage.dnf_state)
+        delta = self._read_delta(family_rpmdb)
+        if delta.steps:
+            blocked = {signal.SIGTERM, signal.SIGHUP}
+            signal.pthread_sigmask(signal.SIG_BLOCK, blocked)
+            try:
+                commit(
+                    self.node.path,
+                    self.node.state_dir,
+                    self.stage,
+                    Journal(time.time_ns(), tuple(delta.steps)),
+                )
+            finally:
+                signal.pthread_sigmask(signal.SIG_UNBLOCK, blocked)
+        self._keep_family_rpmdb(family_rpmdb)
+        return delta.notes
+
+    def _keep_family_rpmdb(self, family_rpmdb: FamilyRpmdb) -> None:
+        # Without it the next command builds it again; save_cache() writes its index last.
+        with contextlib.suppress(OSError, sqlite3.Error, RedpakError):
+            save_cache(family_rpmdb, family_members(self.family), self._cache)
+
+    def _read_delta(self, family_rpmdb: FamilyRpmdb) -> Delta:
+        node = self.node.path
+        with open_rpmdb(family_rpmdb.directory) as ts:
+            rules = DeltaRules(
+                state={
+                    self.stage.rpmdb: os.path.relpath(self.node.rpmdb_dir, node),
+                    self.stage.dnf_state: os.path.relpath(self.node.persist_dir, node),
+                },
+                children=[
+                    os.path.relpath(path, node)
+                    for path in self.descendants
+                    if path.startswith(f"{node}/")
+                ],
+                derived=derived_patterns(self.family),
+                is_owned=lambda path: len(ts.dbMatch("basenames", path)) > 0,
+                keep_setuid=os.geteuid() == 0,
+            )
+            return read_delta(node, self.stage, rules)
+
+
+class ContainedTransaction:
+    """The child's side: works in ``root``, in namespaces of its own, until commit()."""
+
+    def __init__(self, transaction: NodeTransaction, channel: _Channel) -> None:
+        self._channel = channel
+        self._privileged = os.geteuid() == 0 and not _in_user_namespace()
+        self.family = transaction.family
+        self.family_rpmdb = transaction.family_rpmdb
+        self.root = transaction.stage.root
+        self._assembled = False
+        self._view = FamilyView(
+            transaction.stage,
+            [node.path for node in reversed(transaction.family.nodes)],
+            privileged=self._privileged,
+            descendants=transaction.descendants,
+        )
+
+    def assemble(self, contents: TransactionContents, *, scriptlets: bool) -> None:
+        """Mount the view over ``root``; from here on packages may be installed.
+
+        Raises RedpakError.
+        """
+        self._assembled = True
+        self._view.assemble(contents, scriptlets=scriptlets)
+        # Scriptlets must not talk to the init system of the machine they are prepared on.
+        os.environ["SYSTEMD_OFFLINE"] = "1"
+        if not self._privileged:
+            seccomp.install_transaction_filter()
+
+    def commit(self) -> list[str]:
+        """Make the node what was done in the view; what the user should know.
+
+        The rpmdb and dnf's history must be closed. Raises RedpakError: the node is as it was.
+        """
+        if self._assembled:
+            self._view.dismantle()
+        self._channel.write({"action": "commit"})
+        answer = self._channel.read()
+        if answer is None:
+            raise RedpakError(f"{self.family.leaf.path}: the process that commits is gone")
+        if "error" in answer:
+            raise RedpakError(answer["error"], hint=answer.get("hint", ""))
+        notes: list[str] = answer["notes"]
+        return notes
+
+
+def check_owners(family: Family) -> None:
+    """Only root and the node's owner may provide what scriptlets run. Raises RedpakError."""
+    owner = family.leaf.owner_uid
+    for node in family.ancestors:
+        if node.owner_uid not in (0, owner):
+            raise RedpakError(
+                f"{node.path}: ancestor {node.alias} belongs neither to root nor to the owner of"
+                f" {family.leaf.path}",
+                hint="scriptlets run an ancestor's programs: give both to one owner",
+            )
+    if os.geteuid() != owner:
+        raise RedpakError(
+            f"{family.leaf.path}: no permission, the node belongs to user {owner}",
+            hint="run this as its owner, or as root",
+        )
+
+
+def check_ancestors_untouched(family_rpmdb: FamilyRpmdb, family: Family) -> None:
+    """Every package of an ancestor must still be there. Raises RedpakError that names them."""
+    names = read_names(family_rpmdb.directory)
+    aliases = {node.path: node.alias for node in family.nodes}
+    lost = sorted(
+        f"{package.name} of {aliases.get(package.owner, 'the core OS')}"
+        for number, package in family_rpmdb.packages.items()
+        if package.owner != family.leaf.path and number not in names
+    )
+    if lost:
+        raise RedpakError(
+            f"{family.leaf.path}: the transaction changes packages of ancestors: "
+            + ", ".join(lost),
+            hint="change them in their own node",
+        )
+
+
+def derived_patterns(family: Family) -> list[str]:
+    """Patterns of derived files (tag derived-files), of redmain and all nodes."""
+    configs = [family.main.config, *(node.config for node in family.nodes)]
+    return [pattern for config in configs for pattern in config.tags.derived_files]
+
+
+def copy_dnf_state(persist_dir: str, root: str) -> None:
+    """Give ``root`` its own copy of a node's dnf state: history, reasons, modules."""
+    target = f"{root}/var/lib/dnf"
+    if os.path.isdir(persist_dir):
+        locks = shutil.ignore_patterns("*.pid")
+        shutil.copytree(persist_dir, target, symlinks=True, ignore=locks)
+    else:
+        os.makedirs(target)
+
+
+def _in_user_namespace() -> bool:
+    with open("/proc/self/uid_map", encoding="ascii") as stream:
+        return stream.read().split() != ["0", "0", "4294967295"]

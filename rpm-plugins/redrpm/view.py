@@ -1,0 +1,272 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The family view: a root directory in which the whole family is merged (design section 3.3)."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import stat
+from collections.abc import Iterator, Sequence
+
+from redpak.errors import RedpakError
+from redrpm.contents import VOLATILE_TOPS, TransactionContents
+from redrpm.skeleton import Skeleton
+from redrpm.stage import Stage
+from redsys import libc
+
+# What a package of the core OS, installed by the host's own package manager, lies below.
+_CORE_TOPS = ("usr", "etc", "opt", "srv")
+# Parts of a node that are not its packages' files.
+_NOT_LAYERS = VOLATILE_TOPS | {"private"}
+# In every view these belong to the node alone, and are not written through the overlay.
+_NODE_STATE = ("lib/rpm", "lib/dnf", "cache", "log", "tmp")
+# Scriptlets write in directories that no header names; deeper than this they are not expected to.
+_SCRIPTLET_DEPTH = 4
+_DEVICES = ("null", "zero", "full", "random", "urandom", "tty")
+_DEVICE_LINKS = (
+    ("fd", "/proc/self/fd"),
+    ("stdin", "/proc/self/fd/0"),
+    ("stdout", "/proc/self/fd/1"),
+    ("stderr", "/proc/self/fd/2"),
+)
+
+
+class FamilyView:
+    """The view for one transaction, mounted over ``stage.root`` of a contained process.
+
+    ``nodes`` are the directories of the family's nodes, leaf first; ``descendants`` every node
+    below the oldest of them: a directory that leads to one is no layer. Without privilege
+    everything written belongs to the caller.
+    """
+
+    def __init__(
+        self,
+        stage: Stage,
+        nodes: Sequence[str],
+        *,
+        privileged: bool,
+        descendants: Sequence[str],
+    ) -> None:
+        self.stage = stage
+        self.nodes = nodes
+        self.privileged = privileged
+        self._descendants = descendants
+
+    def assemble(self, contents: TransactionContents, *, scriptlets: bool) -> None:
+        """Mount the view for a transaction that writes ``contents``.
+
+        Raises RedpakError when a package cannot go into this node, or the kernel refuses.
+        """
+        blocked = sorted(contents.tops & self._paths_to_nodes(self.nodes[0]))
+        if blocked:
+            raise RedpakError(
+                f"{self.nodes[0]}/{blocked[0]}: holds child nodes, a package cannot write there"
+            )
+        try:
+            self._assemble(contents, scriptlets)
+        except OSError as err:
+            # dnf's state below must be in sight again: dnf removes its lock file there.
+            with contextlib.suppress(OSError):
+                libc.umount(self.stage.root, detach=True)
+            raise RedpakError(
+                f"{self.nodes[0]}: cannot mount the family view: {err}",
+                hint="overlayfs is needed (without root: kernel 5.11 or later, and no mount below"
+                " the core OS's /usr)",
+            ) from err
+
+    def dismantle(self) -> None:
+        """Detach every mount, so that the stage can be committed. Raises OSError."""
+        libc.umount(self.stage.root, detach=True)
+        libc.umount(self.stage.mounts, detach=True)
+
+    def _assemble(self, contents: TransactionContents, scriptlets: bool) -> None:
+        mounts = self.stage.mounts
+        libc.mount("tmpfs", mounts, "tmpfs", libc.MS_NOSUID | libc.MS_NODEV, "mode=0755")
+        with _working_directory(mounts):
+            # Everything is named from here: a layer's own path may hold a colon or be too long.
+            for name in ("stage", "skeleton", "layers"):
+                os.mkdir(name)
+            libc.mount(self.stage.path, "stage", "", libc.MS_BIND)
+            layers = self._bind_layers()
+            self._build_skeleton(layers, contents, scriptlets)
+            libc.mount("stage/delta", self.stage.root, "", libc.MS_BIND)
+            self._make_root()
+            for top, directories in layers.items():
+                self._mount_overlay(top, directories)
+            self._bind_state()
+
+    def _bind_layers(self) -> dict[str, list[str]]:
+        """Short names for each layer of each top-level directory, topmost first."""
+        layers: dict[str, list[str]] = {"var": []}
+        for node in self.nodes:
+            for top in sorted(self._node_tops(node)):
+                self._bind_layer(layers, top, f"{node}/{top}")
+        for top in _CORE_TOPS:
+            path = f"/{top}"
+            if top == "etc" and not self.privileged:
+                # Scriptlets append to files that root owns (passwd): they get a copy.
+                target = "layers/etc"
+                _copy_tree(path, target)
+                layers.setdefault(top, []).append(target)
+            elif os.path.isdir(path) and not os.path.islink(path):
+                self._bind_layer(layers, top, path)
+        return layers
+
+    @staticmethod
+    def _bind_layer(layers: dict[str, list[str]], top: str, path: str) -> None:
+        target = f"layers/{sum(map(len, layers.values()))}"
+        os.mkdir(target)
+        libc.mount(path, target, "", libc.MS_BIND)
+        layers.setdefault(top, []).append(target)
+
+    def _paths_to_nodes(self, node: str) -> set[str]:
+        """The top-level directories of ``node`` that are, or lead to, other nodes."""
+        start = len(node) + 1
+        return {
+            path[start:].split("/", 1)[0]
+            for path in self._descendants
+            if path.startswith(f"{node}/")
+        }
+
+    def _node_tops(self, node: str) -> list[str]:
+        skipped = _NOT_LAYERS | self._paths_to_nodes(node)
+        with os.scandir(node) as entries:
+            return [
+                entry.name
+                for entry in entries
+                if entry.is_dir(follow_symlinks=False)
+                and not entry.name.startswith(".")
+                and entry.name not in skipped
+            ]
+
+    def _build_skeleton(
+        self, layers: dict[str, list[str]], contents: TransactionContents, scriptlets: bool
+    ) -> None:
+        skeleton = Skeleton("skeleton", layers, take_ownership=not self.privileged)
+        for path in sorted(contents.configs):
+            if self._only_core_has(path):
+                skeleton.add_whiteout(path)
+        if not self.privileged:
+            skeleton.add_directories(contents.directories)
+            if scriptlets:
+                for top in layers:
+                    skeleton.add_tree(top, _SCRIPTLET_DEPTH)
+        skeleton.add_directories(f"/var/{name}" for name in _NODE_STATE)
+        for name in _NODE_STATE:
+            os.makedirs(f"skeleton/var/{name}", exist_ok=True)
+        for top in layers:
+            if os.path.isdir(f"skeleton/{top}"):
+                layers[top].insert(0, f"skeleton/{top}")
+
+    def _only_core_has(self, path: str) -> bool:
+        """Whether ``path`` is a file of the core OS that no node has.
+
+        rpm would take it for the administrator's and write the package's own beside it.
+        """
+        return os.path.lexists(path) and not any(
+            os.path.lexists(node + path) for node in self.nodes
+        )
+
+    def _make_root(self) -> None:
+        """The entries of the root directory that are no layers."""
+        root = self.stage.root
+        for name in os.listdir("/"):
+            if os.path.islink(f"/{name}"):
+                os.symlink(os.readlink(f"/{name}"), f"{root}/{name}")
+        for name in VOLATILE_TOPS:
+            os.mkdir(f"{root}/{name}", 0o755)
+        quiet = libc.MS_NOSUID | libc.MS_NODEV
+        libc.mount("tmpfs", f"{root}/tmp", "tmpfs", quiet, "mode=1777")
+        libc.mount("tmpfs", f"{root}/run", "tmpfs", quiet, "mode=0755")
+        _mount_proc(f"{root}/proc")
+        _make_devices(f"{root}/dev")
+
+    def _mount_overlay(self, top: str, directories: Sequence[str]) -> None:
+        os.mkdir(f"stage/work/{top}")
+        # The kernel compares nothing when it merges: an upper directory is what the merged one
+        # shows, so it starts with the mode and owner of the topmost layer.
+        info = os.stat(directories[0])
+        os.mkdir(f"stage/delta/{top}")
+        if self.privileged:
+            os.chown(f"stage/delta/{top}", info.st_uid, info.st_gid)
+        os.chmod(f"stage/delta/{top}", stat.S_IMODE(info.st_mode))
+        options = (
+            f"lowerdir={':'.join(directories)},upperdir=stage/delta/{top},workdir=stage/work/{top}"
+            ",redirect_dir=nofollow,metacopy=off,index=off"
+        )
+        if not self.privileged:
+            options += ",userxattr"
+        libc.mount("overlay", f"{self.stage.root}/{top}", "overlay", 0, options)
+
+    def _bind_state(self) -> None:
+        """The node's rpmdb, dnf state, cache and logs: plain directories, no layers below."""
+        var = f"{self.stage.root}/var"
+        libc.mount("stage/root/var/lib/rpm", f"{var}/lib/rpm", "", libc.MS_BIND)
+        libc.mount("stage/root/var/lib/dnf", f"{var}/lib/dnf", "", libc.MS_BIND)
+        for name in ("cache", "log"):
+            libc.mount(f"{self.nodes[0]}/var/{name}", f"{var}/{name}", "", libc.MS_BIND)
+        libc.mount("tmpfs", f"{var}/tmp", "tmpfs", libc.MS_NOSUID | libc.MS_NODEV, "mode=1777")
+
+
+def _mount_proc(target: str) -> None:
+    flags = libc.MS_NOSUID | libc.MS_NODEV | libc.MS_NOEXEC
+    for place in ("/proc", target):
+        try:
+            libc.mount("proc", place, "proc", flags)
+        except PermissionError:
+            # Parts of the outer /proc are masked, as in containers: show that one.
+            if place == target:
+                libc.mount("/proc", target, "", libc.MS_BIND | libc.MS_REC)
+
+
+def _make_devices(target: str) -> None:
+    libc.mount("tmpfs", target, "tmpfs", libc.MS_NOSUID, "mode=0755")
+    for name in _DEVICES:
+        if os.path.exists(f"/dev/{name}"):
+            os.close(os.open(f"{target}/{name}", os.O_CREAT | os.O_CLOEXEC))
+            libc.mount(f"/dev/{name}", f"{target}/{name}", "", libc.MS_BIND)
+    for name, text in _DEVICE_LINKS:
+        os.symlink(text, f"{target}/{name}")
+    os.mkdir(f"{target}/shm", 0o1777)
+
+
+def _copy_tree(source: str, target: str) -> None:
+    """Copy directories, symlinks and regular files for the caller to own.
+
+    A file that he may not read (shadow) becomes an empty one: tools that append to it go on.
+    """
+    info = os.stat(source)
+    os.mkdir(target)
+    os.chmod(target, stat.S_IMODE(info.st_mode) | 0o700)
+    try:
+        entries = list(os.scandir(source))
+    except PermissionError:
+        return
+    for entry in entries:
+        place = f"{target}/{entry.name}"
+        if entry.is_symlink():
+            os.symlink(os.readlink(entry.path), place)
+        elif entry.is_dir():
+            _copy_tree(entry.path, place)
+        elif entry.is_file():
+            _copy_file(entry.path, place)
+
+
+def _copy_file(source: str, target: str) -> None:
+    try:
+        shutil.copyfile(source, target)
+    except PermissionError:
+        os.close(os.open(target, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o600))
+    shutil.copystat(source, target)
+
+
+@contextlib.contextmanager
+def _working_directory(path: str) -> Iterator[None]:
+    before = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.chdir(path)
+        yield
+    finally:
+        os.fchdir(before)
+        os.close(before)

@@ -34,7 +34,8 @@ def sources(room: str) -> list[Path]:
     return sorted(Path(CHECKOUT, room).rglob("*.py"))
 
 
-ALL_SOURCES = [path for room in [*ARROWS, "tests"] for path in sources(room)]
+SCRIPTS = [CHECKOUT / "scripts/install", CHECKOUT / "scripts/uninstall"]
+ALL_SOURCES = [*SCRIPTS, *(path for room in [*ARROWS, "tests"] for path in sources(room))]
 
 
 def imported_names(path: Path) -> Iterator[tuple[int, str]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import enum
 import os
+import re
 from collections.abc import Iterable
 from typing import Any
 
@@ -176,7 +177,9 @@ class Reader:
         """The items of a mapping, without repeated keys; an empty value is an empty mapping."""
         if type(tree) is not Mapping:
             if not (type(tree) is Scalar and tree.bare):
-                self.fault(tree, f"expected {expected}", key=key, hint="write KEY: VALUE lines")
+                glued = type(tree) is Scalar and re.match(r"[\w-]+:\S", tree.text)
+                self.fault(tree, f"expected {expected}", key=key, hint="put a space after the colon"
+                           if glued else "write KEY: VALUE lines")
             return []
         items = []
         seen: dict[str, Scalar] = {}
@@ -209,7 +212,8 @@ class Reader:
                            hint=did_you_mean(name.text, keys, noun="keys"))
                 continue
             places[key.name] = name
-            converted = self._convert(value, key.kind, f"{section}.{key.name}")
+            converted = self._convert(value, key.kind,
+                                      f"{section}.{key.name}" if section else key.name)
             if converted is not _FAULTY:
                 values[key.name] = converted
                 places[key.name] = value  # type: ignore[assignment]
@@ -251,7 +255,8 @@ class Reader:
         pending: list[tuple[str, Tree]] = [("", tree)]
         while pending:
             prefix, group = pending.pop(0)
-            for name, value in self._items(group, f"{section}.{prefix}".rstrip("."), "keys"):
+            for name, value in self._items(group, f"{section}.{prefix}".rstrip("."),
+                                           "keys with their values"):
                 key = f"{prefix}{name.text.lower()}"
                 tag = TAG_OF_KEY.get(key)
                 if tag is not None:

@@ -79,12 +79,16 @@ def read_text(path: str, check: Callable[[os.stat_result], None] | None = None) 
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
     except OSError as error:
         raise RedpakError(f"cannot read {path}: {error.strerror}") from error
-    with open(descriptor, "rb") as stream:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+    try:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
             raise RedpakError(f"cannot read {path}: not a regular file")
         if check is not None:
-            check(os.fstat(descriptor))
-        data = stream.read(MAX_BYTES + 1)
+            check(status)
+        with open(descriptor, "rb", closefd=False) as stream:
+            data = stream.read(MAX_BYTES + 1)
+    finally:
+        os.close(descriptor)
     if len(data) > MAX_BYTES:
         raise RedpakError(f"{path} is too big for a configuration",
                           hint=f"the limit is {MAX_BYTES // 1024} KiB")
@@ -127,13 +131,26 @@ def _check_characters(data: bytes, file: str) -> None:
                      "remove it")
 
 
+# libyaml's words for what it was in the middle of, where the start tells more than the end.
+_UNCLOSED = {
+    "while scanning a quoted scalar": "the quote that opens here is not closed",
+    "while parsing a flow sequence": "the [ that opens here is not closed",
+    "while parsing a flow mapping": "the { that opens here is not closed",
+}
+
+
 def _syntax_fault(error: yaml.YAMLError, data: bytes, file: str) -> ConfigError:
+    unclosed = _UNCLOSED.get(getattr(error, "context", None) or "")
+    if unclosed:
+        mark = error.context_mark  # type: ignore[attr-defined]
+        return _fault(file, mark.line + 1, mark.column + 1, f"is no valid YAML: {unclosed}",
+                      "close it, and quote text that has quotes, brackets or braces")
     mark = getattr(error, "problem_mark", None)
     problem = getattr(error, "problem", None) or str(error).splitlines()[0]
     line, column = (mark.line + 1, mark.column + 1) if mark else (1, 1)
     lines = data.decode("utf-8").split("\n")
     indent = re.match(r"\s*", lines[line - 1] if line <= len(lines) else "")
-    hint = "check the indentation, quotes and brackets here and in the line before"
+    hint = "check the indentation, quotes and colons here and in the line before"
     if indent and "\t" in indent[0]:
         hint = "indent with spaces, YAML knows no tabs"
     return _fault(file, line, column, f"is no valid YAML: {problem}", hint)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 import tempfile
 from pathlib import Path
@@ -45,6 +46,16 @@ def session_pool() -> Iterator[Path]:
     yield directory
     if not os.environ.get("REDPAK_TEST_KEEP"):
         remove_tree(directory)
+
+
+@pytest.fixture(scope="session")
+def readable_checkout(session_pool: Path) -> Path:
+    """A copy of the checkout's files for an ordinary user, who may not be able to reach it."""
+    copy = session_pool / "checkout"
+    left_out = shutil.ignore_patterns(".git", ".tox", "__pycache__", ".*_cache", ".hypothesis")
+    shutil.copytree(CHECKOUT, copy, ignore=left_out, symlinks=True)
+    subprocess.run(["chmod", "-R", "a+rX", str(copy)], check=True)
+    return copy
 
 
 @pytest.fixture(scope="session")

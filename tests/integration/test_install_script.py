@@ -15,18 +15,12 @@ from support.actors import Actor, describe, find_actor
 from support.trees import snapshot_tree
 
 COMMANDS = {"red-conf": "red-conf", "red-dnf": "red-install", "red-wrap": "red-wrap"}
-SHIPPED = ("scripts", "conf", "dnf-plugins", "rpm-plugins", "redpak", "redsys", "redwrap")
 
 
 @pytest.fixture
-def source(pool_root: Path, checkout: Path) -> Path:
-    """A copy of what is installed, which a test may change and an ordinary user may read."""
-    copy = pool_root / "source"
-    for name in SHIPPED:
-        ignore = shutil.ignore_patterns("__pycache__")
-        shutil.copytree(checkout / name, copy / name, ignore=ignore)
-    shutil.copy(checkout / "setup.cfg", copy)
-    return copy
+def source(pool_root: Path, readable_checkout: Path) -> Path:
+    """A copy of the checkout that a test may change."""
+    return Path(shutil.copytree(readable_checkout, pool_root / "source"))
 
 
 def install(actor: Actor, source: Path, prefix: Path) -> str:

@@ -1,0 +1,35 @@
+# SPDX-License-Identifier: Apache-2.0
+"""scripts/demo: the Quick Start, from a user's account, from root's for a user, and as root."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from support.actors import SYSTEM_PATH, actor_kinds, describe, find_actor
+
+WAYS = {"user": [("user",)], "root": [("root",), ("root", "--root")]}
+
+
+@pytest.mark.parametrize("way", [way for k in actor_kinds() for way in WAYS[k]], ids=" ".join)
+def test_the_demo_ends_well_and_leaves_nothing(
+    way: tuple[str, ...], pool_root: Path, readable_checkout: Path
+) -> None:
+    kind, *options = way
+    actor = find_actor(kind).with_environ(PATH=SYSTEM_PATH, HOME="/", LANG="C.UTF-8")
+    pool = pool_root / "pool"
+    pool.mkdir()
+    pool.chmod(0o1777)
+    done = actor.run([readable_checkout / "scripts/demo", f"--pool={pool}", *options])
+    assert done.returncode == 0, describe(done)
+    assert done.stdout.endswith("\ndemo: OK\n")
+    assert list(pool.iterdir()) == []
+
+
+@pytest.mark.parametrize("kind", [kind for kind in actor_kinds() if kind == "user"])
+def test_the_demo_says_that_its_option_root_needs_root(kind: str, readable_checkout: Path) -> None:
+    user = find_actor(kind).with_environ(PATH=SYSTEM_PATH)
+    done = user.run([readable_checkout / "scripts/demo", "--root"])
+    assert done.returncode == 1
+    assert done.stderr.startswith("demo: error: --root needs root; run: sudo scripts/demo --root\n")

@@ -44,6 +44,18 @@ def make_parser() -> argparse.ArgumentParser:
                         help="print the bwrap options, one a line, on stderr before the start")
     parser.add_argument("--dump-only", action="store_true",
                         help="print the bwrap options, one a line, and start nothing")
+    parser.add_argument("--explain", action="store_true",
+                        help="print each mount, variable and tag, and the node, file and line "
+                             "that gave it; start nothing")
+    parser.add_argument("--json", action="store_true",
+                        help="print the launch plan as JSON and start nothing")
+    parser.add_argument("--user", metavar="USER", help="run as this user (name or number)")
+    parser.add_argument("--group", metavar="GROUP", help="run as this group (name or number)")
+    parser.add_argument("--strict", action="store_true",
+                        help="refuse a configuration that tries to loosen a constraint")
+    parser.add_argument("--unsafe", action="store_true",
+                        help="skip the checks of who owns the commands of the configuration")
+    parser.add_argument("--verbose", action="store_true", help="say what is done, on stderr")
     # Given by the warm path (the shell script red-wrap): the key of the plan it would use.
     parser.add_argument("--warm", default="", help=argparse.SUPPRESS)
     parser.add_argument("--version", action="version", version=f"red-wrap {VERSION}")
@@ -57,7 +69,7 @@ def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
     options = make_parser().parse_args(list(arguments))
     if options.command[:1] == ["--"]:
         del options.command[0]
-    if not options.command and not options.dump_only:
+    if not (options.command or options.dump_only or options.explain or options.json):
         raise LaunchError("no command given", hint="write it after the options: red-wrap "
                           "--redpath=DIR -- COMMAND")
     return options

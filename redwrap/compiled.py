@@ -27,7 +27,7 @@ from redpak.family import Family
 from redpak.files import write_file_atomic
 from redpak.node import CONFIG_FILES, STATUS_FILE
 from redpak.schema import EnvironMode
-from redwrap.execfd import SHELL
+from redwrap.execfd import SHELL, find_runner
 from redwrap.operations import Bind, Command, Data, Operation, SetVariable, Symlink, Umask
 from redwrap.plan import FIRST_FD, LaunchPlan
 from redwrap.sources import is_below, links_to_check
@@ -108,6 +108,8 @@ def _is_compilable(plan: LaunchPlan, context: Context) -> bool:
     if plan.needs_python:
         return False
     commands = plan.commands
+    if any(find_runner(command) is not None for command in commands):
+        return False
     if len(commands) > _LAST_FD - FIRST_FD + 1 or any("TODAY" in each.text for each in commands):
         return False
     files = [step for step in plan.operations if isinstance(step, Data)]
@@ -275,6 +277,8 @@ def _slots(plan: LaunchPlan) -> dict[int, tuple[Operation, Command]]:
 def _run_lines(plan: LaunchPlan, context: Context) -> Iterator[str]:
     """Run the commands at the same time, then become bwrap."""
     slots = _slots(plan)
+    for finding in context.config.warnings:
+        yield f"echo {quote(f'red-wrap: warning: {finding}')} >&2"
     yield from _command_lines(slots, context)
     for fd, (step, _) in slots.items():
         yield f"redwrap_read <&{fd}"

@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import os
 import signal
+import stat
 import subprocess
 import tempfile
 from collections.abc import Mapping, Sequence
-from typing import IO
+from typing import IO, Any, Optional
 
 from redpak.errors import RedpakError
 from redwrap.operations import Command
@@ -22,14 +23,40 @@ SHELL = "/bin/sh"
 LIMIT = 16 << 20  # bytes a command may write: a runaway must not fill the memory
 
 
-def run_commands(commands: Sequence[Command], environ: Mapping[str, str]) -> list[bytes]:
+def find_runner(command: Command, *, unsafe: bool = False) -> Optional[tuple[int, int]]:
+    """The (uid, gid) to run `command` as, None for the caller's own.
+
+    A command runs with no more rights than the owner of the file it stands in has: root's and the
+    caller's own run as the caller; root runs another user's as that user. Raises RedpakError for
+    any other, and for a file that anybody may write, unless `unsafe`.
+    """
+    file, caller = command.origin.file, os.geteuid()
+    try:
+        status = os.stat(file)
+    except OSError as err:
+        raise RedpakError(f"{file}: {err.strerror}", hint="try again") from err
+    reason = ""
+    if status.st_mode & stat.S_IWOTH:
+        reason = "anybody may write that file"
+    elif status.st_uid not in (0, caller) and caller != 0:
+        reason = f"that file belongs to uid {status.st_uid}, neither to you nor to root"
+    if reason and not unsafe:
+        raise RedpakError(
+            f"{command.origin}: {command.what} (node {command.origin.node}): the command is not "
+            f"run: {reason}", hint="correct its owner and mode")
+    return (status.st_uid, status.st_gid) if caller == 0 and status.st_uid != 0 else None
+
+
+def run_commands(commands: Sequence[Command], environ: Mapping[str, str], *,
+                 unsafe: bool = False) -> list[bytes]:
     """What each of `commands` writes to stdout, in order; they run in parallel.
 
-    Raises RedpakError, naming the line that asked for it, when one of them fails.
+    Raises RedpakError, naming the line that asked for it, when one of them fails or may not run.
     """
+    runners = [find_runner(command, unsafe=unsafe) for command in commands]
     started = []
     try:
-        for command in commands:
+        for command, runner in zip(commands, runners):
             # A file, not a pipe: a command that writes much must not wait for us to read.
             output = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the process below
             process = subprocess.Popen(
@@ -38,6 +65,7 @@ def run_commands(commands: Sequence[Command], environ: Mapping[str, str]) -> lis
                 stdout=output,
                 env={**environ, **command.names},
                 cwd="/",
+                **_credentials(runner),
             )
             started.append((command, process, output))
         return [_collect(command, process, output) for command, process, output in started]
@@ -48,6 +76,12 @@ def run_commands(commands: Sequence[Command], environ: Mapping[str, str]) -> lis
     finally:
         for _, _, output in started:
             output.close()
+
+
+def _credentials(runner: Optional[tuple[int, int]]) -> dict[str, Any]:
+    if runner is None:
+        return {}
+    return {"user": runner[0], "group": runner[1], "extra_groups": []}
 
 
 def _collect(command: Command, process: subprocess.Popen[bytes], output: IO[bytes]) -> bytes:

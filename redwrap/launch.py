@@ -9,22 +9,37 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import count
 from typing import NoReturn
 
+from redpak.effective import EffectiveConfig
 from redpak.expand import Caller
 from redpak.family import Family, load_family, load_main, resolve_redpath
 from redpak.findings import Finding
 from redpak.merge import merge_family
 from redsys.lock import NodeLock, lock_node
+from redwrap.cgroups import enter_control_groups
 from redwrap.compiled import Context, compile_plan, store_plan
 from redwrap.errors import LaunchError
 from redwrap.execfd import memory_file, run_commands
+from redwrap.explain import explain_plan, plan_as_json, plan_as_text
+from redwrap.identity import find_identity
 from redwrap.lookup import NamespaceView, find_command
-from redwrap.operations import Bind, Command, Data, SetVariable, Umask
+from redwrap.operations import (
+    Bind,
+    Command,
+    ControlGroups,
+    Data,
+    JoinByFd,
+    Seccomp,
+    SetVariable,
+    Umask,
+)
 from redwrap.plan import FIRST_FD, LaunchPlan, PlanBuilder
+from redwrap.process import apply_step, open_namespace
+from redwrap.seccomp import load_profile
 from redwrap.sources import check_mount_points, prepare_sources
 
 # ld.so(8): what steers the dynamic linker or makes libc load code, bwrap's included. It never
@@ -41,15 +56,25 @@ def run(options: argparse.Namespace, caller_environ: Mapping[str, str]) -> int:
     main = load_main(options.rmain, environ, admin=options.admin)
     family = load_family(redpath, main=main, admin=options.admin, force=options.force)
     lock = lock_family(family)
-    config = merge_family(family, environ=environ, caller=Caller.current())
+    config = merge_family(family, environ=environ, caller=Caller.current(),
+                          strict=options.strict)
     warn(config.warnings)
-    plan = PlanBuilder(family, config, environ).build(find_bwrap(options.bwrap))
-    if options.dump_only:
-        print("\n".join(plan.lines()))
+    identity = find_identity(config, user=options.user, group=options.group)
+    builder = PlanBuilder(family, config, environ, uid=os.getuid(), user=identity)
+    plan = builder.build(find_bwrap(options.bwrap))
+    if options.dump_only or options.json or options.explain:
+        plan = leave_out_optional(plan)
+        print(plan_as_json(plan) if options.json else
+              explain_plan(plan, config) if options.explain else plan_as_text(plan))
         return 0
-    plan = check_plan(plan, create=options.force)
+    if options.verbose or config.tags.verbose:
+        inform(config)
+    if not options.force:
+        check_age(family, config)
+    plan = leave_out_optional(plan)
+    check_plan(plan, create=options.force)
     if options.dump:
-        print("\n".join(plan.lines()), file=sys.stderr)
+        print(plan_as_text(plan), file=sys.stderr)
     check_command(plan, options.command[0])
     if options.warm:
         context = Context(options.warm, redpath, family, config, environ,
@@ -57,7 +82,8 @@ def run(options: argparse.Namespace, caller_environ: Mapping[str, str]) -> int:
         text = compile_plan(plan, context)
         if text is not None:
             store_plan(text, context)
-    execute(plan, options.command, environ, lock)
+    unsafe = options.unsafe or bool(config.tags.unsafe)
+    execute(plan, options.command, environ, lock, unsafe=unsafe)
 
 
 def warn(findings: Sequence[Finding]) -> None:
@@ -91,18 +117,39 @@ def find_bwrap(option: str | None) -> str:
     return os.path.abspath(found)
 
 
-def check_plan(plan: LaunchPlan, *, create: bool) -> LaunchPlan:
-    """Check the plan against the file system: sources, mount points, links. Raises LaunchError.
-
-    The result lacks optional mounts whose source does not exist.
-    """
-    mounts = prepare_sources(plan.mounts, create=create)
-    check_mount_points(mounts)
-    kept = {id(mount) for mount in mounts}
-    left_out = tuple(mount for mount in plan.mounts
-                     if isinstance(mount, Bind) and id(mount) not in kept)
+def leave_out_optional(plan: LaunchPlan) -> LaunchPlan:
+    """The plan without the optional mounts whose source does not exist."""
+    left_out = tuple(mount for mount in plan.mounts if isinstance(mount, Bind)
+                     and mount.optional and not os.path.exists(mount.source))
     operations = tuple(step for step in plan.operations if step not in left_out)
     return replace(plan, operations=operations, left_out=left_out)
+
+
+def check_age(family: Family, config: EffectiveConfig) -> None:
+    """Raise LaunchError for a node that was not proven coherent within the tag maxage (days)."""
+    if config.tags.maxage is None:
+        return
+    for node in family.nodes:
+        days = (time.time() * 1000 - node.status.timestamp) / 86_400_000
+        if days > config.tags.maxage:
+            raise LaunchError(
+                f"{config.provenance['maxage'].origin}: node {node.alias} at {node.path} was last "
+                f"proven coherent {int(days)} days ago, config.maxage allows "
+                f"{config.tags.maxage}", hint="check it with red-check, or say --force")
+
+
+def inform(config: EffectiveConfig) -> None:
+    """Print what the configuration tells people about its entries (info and warn)."""
+    for entry in (*config.exports, *config.environ, *config.capabilities):
+        for kind, text in (("warning", entry.warn), ("info", entry.info)):
+            if text:
+                print(f"red-wrap: {kind}: {entry.origin}: {text}", file=sys.stderr)
+
+
+def check_plan(plan: LaunchPlan, *, create: bool) -> None:
+    """Check the plan against the file system: sources, mount points, links. Raises LaunchError."""
+    prepare_sources(plan.mounts, create=create)
+    check_mount_points(plan.mounts)
 
 
 def check_command(plan: LaunchPlan, command: str) -> None:
@@ -112,12 +159,12 @@ def check_command(plan: LaunchPlan, command: str) -> None:
 
 
 def execute(plan: LaunchPlan, command: Sequence[str], environ: Mapping[str, str],
-            lock: NodeLock) -> NoReturn:
+            lock: NodeLock, *, unsafe: bool) -> NoReturn:
     """Become bwrap. Raises LaunchError when that fails."""
-    outputs = iter(run_commands(plan.commands, environ))
+    outputs = iter(run_commands(plan.commands, environ, unsafe=unsafe))
     words: list[str] = []
     contents: dict[int, bytes] = {}  # by the descriptor number that the plan gives
-    handed: set[int] = set()
+    handed: dict[int, int] = {}  # our descriptors, by the number that the plan gives
     for step in plan.operations:
         if isinstance(step, Umask):
             os.umask(step.mask)
@@ -126,14 +173,23 @@ def execute(plan: LaunchPlan, command: Sequence[str], environ: Mapping[str, str]
             continue
         elif isinstance(step, Data):
             if step.command is None:
-                handed.add(_open_descriptor(step))
+                handed[step.fd] = _open_descriptor(step)
             else:
                 contents[step.fd] = next(outputs)
+        elif isinstance(step, Seccomp):
+            contents[step.fd] = load_profile(step.profile, step.origin)
+        elif isinstance(step, JoinByFd):
+            handed[step.fd] = open_namespace(step.namespace, step.path, step.origin)
+        elif isinstance(step, ControlGroups):
+            enter_control_groups(step)
         words += step.arguments()
     # Through a descriptor: neither the length of the command line nor ps sees them.
     arguments = next(fd for fd in count(FIRST_FD) if fd not in contents and fd not in handed)
     contents[arguments] = b"".join(os.fsencode(word) + b"\0" for word in words)
     place_descriptors(contents, handed, lock)
+    # Last: another user may no longer do what is done above.
+    for step in plan.operations:
+        apply_step(step)
     try:
         os.execve(plan.bwrap, [plan.bwrap, "--args", str(arguments), "--", *command], environ)
     except OSError as err:
@@ -159,22 +215,27 @@ def _open_descriptor(step: Data) -> int:
     return step.fd
 
 
-def place_descriptors(contents: Mapping[int, bytes], handed: Collection[int],
+def place_descriptors(contents: Mapping[int, bytes], handed: Mapping[int, int],
                       lock: NodeLock) -> None:
-    """Open the `contents` under the numbers that bwrap expects; nothing but them, `handed` and the
-    standard ones survives exec: a descriptor left over would be a way out of the namespace."""
+    """Put the `contents` and the descriptors `handed` under the numbers that bwrap expects.
+
+    Nothing but them and the standard ones survives exec: a descriptor left over would be a way out
+    of the namespace.
+    """
     above = max((*contents, *handed)) + 1
-    # The lock may have one of the numbers we need; a copy holds it just as well.
-    held = fcntl.fcntl(lock.fd, fcntl.F_DUPFD_CLOEXEC, above)
+    # What we hold may have one of the numbers that are needed: copies above them are safe.
+    lock.fd = fcntl.fcntl(lock.fd, fcntl.F_DUPFD_CLOEXEC, above)
+    sources = {number: fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, above)
+               for number, fd in handed.items()}
     for number, data in contents.items():
         fd = memory_file(data, "red-wrap")
+        sources[number] = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, above)
+        os.close(fd)
+    for number, fd in sources.items():
         os.dup2(fd, number, inheritable=True)
-        if fd != number:
-            os.close(fd)
-    lock.fd = held
     for name in os.listdir("/proc/self/fd"):
         number = int(name)
         try:
-            os.set_inheritable(number, number <= 2 or number in contents or number in handed)
+            os.set_inheritable(number, number <= 2 or number in sources)
         except OSError:
             continue  # the descriptor that listed the directory

@@ -35,6 +35,10 @@ class Operation:
         """The bwrap options of this step; none for what red-wrap does before bwrap starts."""
         return ()
 
+    def describe(self) -> str:
+        """What the step does, for people; a mount does not repeat its mount point."""
+        return str(self)
+
     def __str__(self) -> str:
         return " ".join(shlex.quote(word) for word in self.arguments())
 
@@ -60,6 +64,9 @@ class SetVariable(Operation):
     def arguments(self) -> tuple[str, ...]:
         return ("--setenv", self.key, self.value)
 
+    def describe(self) -> str:
+        return self.value if self.command is None else f"output of: {self.command.text}"
+
     def __str__(self) -> str:
         if self.command is None:
             return super().__str__()
@@ -74,6 +81,9 @@ class UnsetVariable(Operation):
 
     def arguments(self) -> tuple[str, ...]:
         return ("--unsetenv", self.key)
+
+    def describe(self) -> str:
+        return "(removed)"
 
 
 @dataclass(frozen=True)
@@ -97,6 +107,9 @@ class Bind(Mount):
     def arguments(self) -> tuple[str, ...]:
         return ("--bind" if self.writable else "--ro-bind", self.source, self.mount)
 
+    def describe(self) -> str:
+        return f"{self.source} ({'writable' if self.writable else 'read-only'})"
+
 
 @dataclass(frozen=True)
 class Data(Mount):
@@ -109,6 +122,10 @@ class Data(Mount):
     def arguments(self) -> tuple[str, ...]:
         # bwrap makes such files 0600 unless told otherwise; /etc/passwd is for everybody.
         return ("--perms", "0444", "--ro-bind-data", str(self.fd), self.mount)
+
+    def describe(self) -> str:
+        return f"descriptor {self.fd}" if self.command is None else (
+            f"output of: {self.command.text}")
 
     def __str__(self) -> str:
         line = super().__str__()
@@ -124,6 +141,9 @@ class Symlink(Mount):
     def arguments(self) -> tuple[str, ...]:
         return ("--symlink", self.target, self.mount)
 
+    def describe(self) -> str:
+        return f"-> {self.target}"
+
 
 @dataclass(frozen=True)
 class FileSystem(Mount):
@@ -134,6 +154,9 @@ class FileSystem(Mount):
     def arguments(self) -> tuple[str, ...]:
         return (self.option, self.mount)
 
+    def describe(self) -> str:
+        return f"{self.option[2:]}, of this namespace alone"
+
 
 @dataclass(frozen=True)
 class Lock(Mount):
@@ -141,6 +164,9 @@ class Lock(Mount):
 
     def arguments(self) -> tuple[str, ...]:
         return ("--lock-file", self.mount)
+
+    def describe(self) -> str:
+        return "locked while the application runs"
 
 
 @dataclass(frozen=True)
@@ -151,3 +177,86 @@ class Umask(Operation):
 
     def __str__(self) -> str:
         return f"# umask {self.mask:04o}"
+
+
+@dataclass(frozen=True)
+class Join(Operation):
+    """Enter an existing namespace, net, ipc, cgroup or time, before bwrap starts."""
+
+    namespace: str
+    path: str
+
+    def __str__(self) -> str:
+        return f"# join {self.namespace} namespace {self.path}"
+
+
+@dataclass(frozen=True)
+class JoinByFd(Operation):
+    """Enter an existing user or pid namespace: bwrap does it, from descriptor `fd`."""
+
+    namespace: str
+    path: str
+    fd: int
+
+    def arguments(self) -> tuple[str, ...]:
+        return (f"--{self.namespace}ns", str(self.fd))
+
+    def __str__(self) -> str:
+        return f"{super().__str__()} {self.fd}<{self.path}"
+
+
+@dataclass(frozen=True)
+class NewTime(Operation):
+    """A time namespace of its own: bwrap has no option for it."""
+
+    def __str__(self) -> str:
+        return "# unshare time namespace"
+
+
+@dataclass(frozen=True)
+class RunAs(Operation):
+    """Become another user, for good, before bwrap starts; only root can."""
+
+    uid: int
+    gid: int
+
+    def __str__(self) -> str:
+        return f"# run as uid {self.uid} gid {self.gid}"
+
+
+@dataclass(frozen=True)
+class SmackLabel(Operation):
+    """The SMACK label of the application."""
+
+    label: str
+
+    def __str__(self) -> str:
+        return f"# smack label {self.label}"
+
+
+@dataclass(frozen=True)
+class Seccomp(Operation):
+    """A system call filter, loaded by bwrap from descriptor `fd`: "default" or a file."""
+
+    profile: str
+    fd: int
+
+    def arguments(self) -> tuple[str, ...]:
+        return ("--seccomp", str(self.fd))
+
+    def __str__(self) -> str:
+        return f"{super().__str__()} {self.fd}<{self.profile}"
+
+
+@dataclass(frozen=True)
+class ControlGroups(Operation):
+    """The control groups of the family and the application: values by node, oldest first."""
+
+    root: str
+    groups: tuple[tuple[str, tuple[tuple[str, str], ...]], ...]
+
+    def __str__(self) -> str:
+        lines = [f"# control group {self.root}"]
+        for name, values in self.groups:
+            lines += [f"# control group {name}: {file} = {value}" for file, value in values]
+        return "\n".join(lines)

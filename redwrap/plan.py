@@ -13,18 +13,28 @@ from redpak.effective import EffectiveConfig, EffectiveExport, EffectiveVariable
 from redpak.family import Family
 from redpak.findings import Origin
 from redpak.kinds import Share, ShareState
-from redpak.schema import CapabilityAction, EnvironMode, ExportMode
+from redpak.load import REDMAIN
+from redpak.schema import NAMESPACES, CapabilityAction, EnvironMode, ExportMode
+from redwrap.cgroups import plan_control_groups
 from redwrap.errors import LaunchError
+from redwrap.identity import Identity
 from redwrap.operations import (
     Bind,
     Command,
+    ControlGroups,
     Data,
     FileSystem,
     Flag,
+    Join,
+    JoinByFd,
     Lock,
     Mount,
+    NewTime,
     Operation,
+    RunAs,
+    Seccomp,
     SetVariable,
+    SmackLabel,
     Symlink,
     Umask,
     UnsetVariable,
@@ -56,9 +66,6 @@ class LaunchPlan:
         return [step.command for step in self.operations
                 if isinstance(step, (Data, SetVariable)) and step.command is not None]
 
-    def lines(self) -> list[str]:
-        """The plan as text: one option a line."""
-        return [line for line in map(str, self.operations) if line]
 
 _FILE_SYSTEMS = {
     # A tmpfs, not a plain directory: below a bind a directory would be made on the host, and
@@ -69,15 +76,18 @@ _FILE_SYSTEMS = {
     ExportMode.DEVFS: "--dev",
     ExportMode.MQUEUE: "--mqueue",
 }
-# What bwrap can unshare; it has no option for the time namespace.
-_UNSHARED = ("user", "ipc", "pid", "net", "cgroup")
+_BEYOND_SHELL = (ControlGroups, Join, JoinByFd, NewTime, RunAs, Seccomp, SmackLabel)
 DEFAULT_PATH = "/usr/sbin:/usr/bin"
 
 
 class PlanBuilder:
     """Builds the plan of one launch; pure: it reads no file."""
 
-    def __init__(self, family: Family, config: EffectiveConfig, environ: Mapping[str, str]) -> None:
+    def __init__(self, family: Family, config: EffectiveConfig, environ: Mapping[str, str], *,
+                 uid: int, user: Identity) -> None:
+        self._family = family
+        self._uid = uid
+        self._user = user
         self._config = config
         self._tags = config.tags
         self._environ = environ
@@ -94,8 +104,12 @@ class PlanBuilder:
         variables = list(self._variables())
         search = next((step.value for step in reversed(variables)
                        if isinstance(step, SetVariable) and step.key == "PATH"), DEFAULT_PATH)
-        operations = (*self._namespaces(), *self._process(), *variables, *mounts, *self._placing())
-        return LaunchPlan(bwrap, operations, search, self._tags.chdir or "")
+        operations = (
+            *self._confinement(), *self._namespaces(), *self._identity(), *self._process(),
+            *variables, *mounts, *self._placing())
+        needs_python = any(isinstance(step, _BEYOND_SHELL) for step in operations)
+        return LaunchPlan(bwrap, operations, search, self._tags.chdir or "",
+                          needs_python=needs_python)
 
     def _origin(self, key: str) -> Optional[Origin]:
         known = self._config.provenance.get(key)
@@ -106,15 +120,45 @@ class PlanBuilder:
         return share or Share(ShareState.DISABLED)
 
     def _namespaces(self) -> Iterator[Operation]:
-        for namespace in _UNSHARED:
-            if self._share(namespace).state is ShareState.DISABLED:
-                yield Flag(self._origin(f"share_{namespace}"), (f"--unshare-{namespace}",))
+        for namespace in NAMESPACES:
+            yield from self._namespace(namespace, self._share(namespace))
         hostname = self._tags.hostname
         # There is no tag for the uts namespace: it is shared when everything else is.
         if hostname or self._share("all").state is not ShareState.ENABLED:
             yield Flag(None, ("--unshare-uts",))
         if hostname:
             yield Flag(self._origin("hostname"), ("--hostname", hostname))
+
+    def _namespace(self, namespace: str, share: Share) -> Iterator[Operation]:
+        origin = self._origin(f"share_{namespace}")
+        if share.state is ShareState.JOIN:
+            if namespace in ("user", "pid"):
+                yield JoinByFd(origin, namespace, share.path, next(self._fds))
+            else:
+                yield Join(origin, namespace, share.path)
+        elif namespace == "user":
+            if share.state is ShareState.DISABLED or self._needs_user_namespace():
+                yield Flag(origin, ("--unshare-user",))
+        elif share.state is ShareState.DISABLED:
+            if namespace != "time":
+                yield Flag(origin, (f"--unshare-{namespace}",))
+            elif "share_time" in self._config.provenance:
+                yield NewTime(origin)
+
+    def _needs_user_namespace(self) -> bool:
+        """An ordinary user gets nothing without one; --uid and --gid need one of their own."""
+        return self._uid != 0 or bool(self._tags.map_root_user)
+
+    def _identity(self) -> Iterator[Operation]:
+        """Who the application is: root becomes another user for good, others only look like it."""
+        uid, gid = self._user.uid, self._user.gid
+        origin = self._origin("set-user") or self._origin("set-group")
+        if self._tags.map_root_user:
+            yield Flag(self._origin("map-root-user"), ("--uid", "0", "--gid", "0"))
+        elif self._user.changes and self._uid != 0:
+            yield Flag(origin, ("--uid", str(uid), "--gid", str(gid)))
+        if self._user.changes and self._uid == 0:
+            yield RunAs(origin, uid, gid)
 
     def _process(self) -> Iterator[Operation]:
         if self._tags.die_with_parent:
@@ -190,3 +234,14 @@ class PlanBuilder:
             yield Flag(self._origin("chdir"), ("--chdir", self._tags.chdir))
         if self._tags.umask is not None:
             yield Umask(self._origin("umask"), self._tags.umask)
+
+    def _confinement(self) -> Iterator[Operation]:
+        """What red-wrap does in its own process, in the order in which the rights for it last."""
+        mount_point = self._names[REDMAIN]["CGROUPS_MOUNT_POINT"]
+        groups = plan_control_groups(self._family, self._config, mount_point)
+        if groups is not None:
+            yield groups
+        if self._tags.smack:
+            yield SmackLabel(self._origin("smack"), self._tags.smack)
+        if self._tags.seccomp and self._tags.seccomp != "none":
+            yield Seccomp(self._origin("seccomp"), self._tags.seccomp, next(self._fds))

@@ -106,27 +106,22 @@ def check_links(mounts: Sequence[Mount]) -> None:
                 "replace the link by a directory, or name the target in the configuration")
 
 
-def prepare_sources(mounts: Sequence[Mount], *, create: bool) -> list[Mount]:
-    """Check that every source exists and is of the right kind; the mounts that remain.
+def prepare_sources(mounts: Sequence[Mount], *, create: bool) -> None:
+    """Check that every source exists and is of the right kind.
 
-    Optional ones without a source are left out. With `create`, a missing directory (or empty file)
-    below a node is made. Raises LaunchError naming node, file and line.
+    With `create`, a missing directory (or empty file) below a node is made. Raises LaunchError
+    naming node, file and line.
     """
     check_links(mounts)
-    kept: list[Mount] = []
     for mount in mounts:
-        if isinstance(mount, Bind) and not _prepare_source(mount, create=create):
-            continue
-        kept.append(mount)
-    return kept
+        if isinstance(mount, Bind):
+            _prepare_source(mount, create=create)
 
 
-def _prepare_source(bind: Bind, *, create: bool) -> bool:
+def _prepare_source(bind: Bind, *, create: bool) -> None:
     try:
         mode = os.stat(bind.source).st_mode
     except FileNotFoundError:
-        if bind.optional:
-            return False
         if not (create and bind.base):
             what = "file" if bind.file_only else "file or directory"
             hint = ("create it, or use --force to create what is missing" if bind.base
@@ -134,14 +129,13 @@ def _prepare_source(bind: Bind, *, create: bool) -> bool:
             raise _refuse(bind.origin, f"mount {bind.mount}: no such {what}: {bind.source}",
                           hint) from None
         _create(bind)
-        return True
+        return
     except OSError as err:
         raise _refuse(bind.origin, f"mount {bind.mount}: {bind.source}: {err.strerror}",
                       "check the permissions of the directories above it") from err
     if bind.file_only and stat.S_ISDIR(mode):
         raise _refuse(bind.origin, f"mount {bind.mount}: {bind.source} is a directory, not a file",
                       "use the mode without File in its name")
-    return True
 
 
 def _create(bind: Bind) -> None:

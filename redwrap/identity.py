@@ -1,0 +1,63 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Who the application runs as: the tags set-user and set-group, --user and --group."""
+
+from __future__ import annotations
+
+import grp
+import os
+import pwd
+from dataclasses import dataclass
+from typing import Optional
+
+from redpak.effective import EffectiveConfig
+from redwrap.errors import LaunchError
+
+
+@dataclass(frozen=True)
+class Identity:
+    """The ids of the application; `changes` when they were asked for."""
+
+    uid: int
+    gid: int
+    changes: bool = False
+
+
+def find_identity(config: EffectiveConfig, *, user: Optional[str],
+                  group: Optional[str]) -> Identity:
+    """The options win over the tags. Raises LaunchError for an unknown name."""
+    user_text, group_text = user or config.tags.set_user, group or config.tags.set_group
+    if not user_text and not group_text:
+        return Identity(os.getuid(), os.getgid())
+    uid, gid = os.getuid(), os.getgid()
+    if user_text:
+        uid, gid = _find_user(user_text, _where(config, "set-user", given=user is not None))
+    if group_text:
+        gid = _find_group(group_text, _where(config, "set-group", given=group is not None))
+    return Identity(uid, gid, changes=(uid, gid) != (os.getuid(), os.getgid()))
+
+
+def _where(config: EffectiveConfig, key: str, *, given: bool) -> str:
+    known = config.provenance.get(key)
+    option = key.replace("set-", "--")
+    return option if given or known is None else f"{known.origin}: config.{key}"
+
+
+def _find_user(text: str, where: str) -> tuple[int, int]:
+    try:
+        entry = pwd.getpwuid(int(text)) if text.isdigit() else pwd.getpwnam(text)
+    except KeyError:
+        if text.isdigit():
+            return int(text), int(text)
+        raise LaunchError(f"{where}: there is no user {text}",
+                          hint="write a name of this system, or a number") from None
+    return entry.pw_uid, entry.pw_gid
+
+
+def _find_group(text: str, where: str) -> int:
+    if text.isdigit():
+        return int(text)
+    try:
+        return grp.getgrnam(text).gr_gid
+    except KeyError:
+        raise LaunchError(f"{where}: there is no group {text}",
+                          hint="write a name of this system, or a number") from None

@@ -72,13 +72,17 @@ def _devices(lines: tuple[str, ...]) -> dict[str, dict[str, int | None]]:
         device, *limits = line.split()
         known = devices.setdefault(device, {})
         for limit in limits:
-            name, _, value = limit.partition("=")
-            known[name] = parse_size(value)
+            name, _, text = limit.partition("=")
+            value = parse_size(text)
+            if name not in known or not _above(value, known[name]):
+                known[name] = value
     return devices
 
 
 def lower_io(older: tuple[str, ...], younger: tuple[str, ...]) -> tuple[tuple[str, ...], bool]:
     """For each device and each of its limits, the lower; silence about a device loosens nothing."""
+    if older == younger:
+        return older, False
     devices = _devices(older)
     loosened = False
     for device, wanted in _devices(younger).items():

@@ -11,7 +11,7 @@ from __future__ import annotations
 import enum
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from redpak.findings import closest
@@ -40,7 +40,7 @@ class Kind:
     expects: str
     parse: Callable[[str], Any]
     write: Callable[[Any], str]
-    schema: dict[str, Any]
+    schema: dict[str, Any] = field(hash=False)
 
 
 class ShareState(enum.Enum):

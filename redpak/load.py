@@ -40,6 +40,10 @@ REDMAIN = "redmain"
 # Variables that steer the dynamic linker never come from the caller (ld.so(8)).
 LINKER_VARIABLES = ("LD_", "GLIBC_TUNABLES", "GCONV_PATH", "LOCPATH", "NLSPATH", "MALLOC_")
 
+# A hint costs up to a millisecond: faults without end must not become work without end.
+MAX_FINDINGS = 100
+MAX_MESSAGE = 400
+
 
 class FileKind(enum.Enum):
     """What a file is for; it decides which sections and headers it may have."""
@@ -98,12 +102,11 @@ def load_text(data: bytes, file: str, *, kind: FileKind = FileKind.NODE,
 def check_text(data: bytes, file: str, *, kind: FileKind = FileKind.NODE,
                node: str = "") -> tuple[NodeConfig | None, tuple[Finding, ...]]:
     """As load_text, but the faults are returned; the configuration is None when there are any."""
+    reader = Reader(file, kind, node)
     try:
-        tree = parse_tree(data, file)
+        config = reader.read_config(parse_tree(data, file))
     except ConfigError as error:
         return None, error.findings
-    reader = Reader(file, kind, node)
-    config = reader.read_config(tree)
     return (None if reader.findings else config), tuple(reader.findings)
 
 
@@ -131,11 +134,18 @@ class Reader:
             enforce=self._read_settings(sections.get("enforce"), "enforce"))
 
     def fault(self, place: Tree | None, message: str, *, key: str = "", hint: str = "") -> None:
-        """Note an error at a place of the file."""
+        """Note an error at a place of the file. Raises ConfigError when there are too many."""
         line, column = (place.line, place.column) if place is not None else (1, 1)
-        self.findings.append(Finding(
-            Severity.ERROR, f"{key}: {message}" if key else message,
-            Origin(self.file, line, column, self.node), key, hint))
+        text = (f"{key}: {message}" if key else message).translate(_VISIBLE)
+        if len(text) > MAX_MESSAGE:
+            text = text[:MAX_MESSAGE - 3] + "..."
+        origin = Origin(self.file, line, column, self.node)
+        self.findings.append(Finding(Severity.ERROR, text, origin, key, hint))
+        if len(self.findings) == MAX_FINDINGS:
+            self.findings.append(Finding(
+                Severity.ERROR, f"has more than {MAX_FINDINGS} faults", origin,
+                hint="correct these first"))
+            raise ConfigError(self.findings)
 
     def _origin(self, place: Tree) -> Origin:
         return Origin(self.file, place.line, place.column, self.node)
@@ -238,7 +248,7 @@ class Reader:
             return kind.parse(tree.text)
         except BadValue as error:
             shown = tree.text if len(tree.text) <= 60 else tree.text[:57] + "..."
-            quoted = f'"{shown}"'.translate(_VISIBLE)
+            quoted = f'"{shown}"'
             message = f"{quoted} {error}, expected {kind.expects}" if str(error) else (
                 f"{quoted} is not {kind.expects}")
             self.fault(tree, message, key=key, hint=error.hint)
@@ -389,7 +399,7 @@ class _Faulty(enum.Enum):
 
 
 _FAULTY = _Faulty.FAULTY
-_VISIBLE = {code: f"\\x{code:02x}" for code in (*range(32), 127)}
+_VISIBLE = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160), 0x2028, 0x2029)}
 _PATH_HINTS = {
     ExportMode.SYMLINK: "write what the link points to",
     ExportMode.EXECFD: "write the shell command whose output is the file",

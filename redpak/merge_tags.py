@@ -78,7 +78,7 @@ class _TagMerger:
         self.nodes = nodes
         self.redmain = redmain
         self.findings: list[Finding] = []
-        self.violations: list[Finding] = []
+        self.violations: dict[tuple[Origin, Origin], Finding] = {}
         self.provenance: dict[str, Provenance] = {}
 
     def merge(self) -> MergedTags:
@@ -93,7 +93,7 @@ class _TagMerger:
                     values[tag.attribute] = value
         capabilities = tuple(self._capabilities())
         return MergedTags(Tags(**values), capabilities, self.provenance, tuple(self.findings),
-                          tuple(self.violations))
+                          tuple(self.violations.values()))
 
     # -- what a speaker says ----------------------------------------------------------------
 
@@ -188,7 +188,8 @@ class _TagMerger:
         for wanted in chain[1:]:
             value, loosened = tighten(held.value, wanted.value)
             if loosened:
-                self.violations.append(Finding(
+                # By two places: one line about all namespaces is one violation, not seven.
+                self.violations.setdefault((wanted.origin, held.origin), Finding(
                     Severity.WARNING, f"{key}: {wanted.origin.node} cannot loosen {held.text}, "
                     f"which {held.origin.node} sets ({held.origin}), to {wanted.text}",
                     wanted.origin, key, "remove it"))

@@ -184,11 +184,11 @@ def _events(data: bytes, file: str) -> Iterator[Any]:
             continue
         if getattr(event, "anchor", None) is not None:
             raise _fault(file, mark.line + 1, mark.column + 1,
-                         f"uses the YAML anchor or alias {event.anchor[:40]!r}",
+                         f"uses the YAML anchor or alias {event.anchor[:40]!a}",
                          "write the value itself; quote text that starts with & or *")
         if getattr(event, "tag", None) is not None:
             raise _fault(file, mark.line + 1, mark.column + 1,
-                         f"uses the YAML tag {event.tag[:40]!r}",
+                         f"uses the YAML tag {event.tag[:40]!a}",
                          "write plain values; quote text that starts with !")
         if depth > MAX_DEPTH or values > MAX_VALUES:
             raise _fault(file, mark.line + 1, mark.column + 1,

@@ -45,6 +45,19 @@ def test_hostile_text_is_refused(name: str) -> None:
     assert all(len(str(finding)) < 1000 for finding in findings)
 
 
+def test_faults_without_end_are_cut_off() -> None:
+    text = "headers: {alias: a}\n" + "".join(f"confg{n}: x\n" for n in range(9_000))
+    _, findings = check_text(text.encode(), "bad.yaml")
+    assert len(findings) == 101
+    assert str(findings[-1]).endswith("has more than 100 faults; correct these first")
+
+
+def test_a_huge_or_broken_word_does_not_fill_the_screen() -> None:
+    _, findings = check_text(b'headers: {alias: a}\n"' + b"x\\n" * 1000 + b'": 1\n', "bad.yaml")
+    assert len(str(findings[0])) < 600
+    assert "\n" not in str(findings[0])
+
+
 def test_text_in_utf16_is_refused() -> None:
     _, findings = check_text("headers: {alias: a}\n".encode("utf-16"), "bad.yaml")
     assert "is not UTF-8 text (byte 0xff)" in str(findings[0])

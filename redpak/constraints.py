@@ -8,7 +8,6 @@ whether the descendant tried to loosen (and was, for that part, ignored).
 from __future__ import annotations
 
 from collections.abc import Callable
-from fractions import Fraction
 from typing import Any
 
 from redpak.kinds import Share, ShareState, parse_cpus, parse_size
@@ -52,17 +51,20 @@ def fewer_cpus(older: str, younger: str) -> tuple[str, bool]:
     return (younger, False) if not allowed or wanted <= allowed else (older, True)
 
 
-def _quota(text: str) -> Fraction | None:
+def _quota(text: str) -> tuple[int | None, int]:
+    """The processor time (None: all of it) in each period, both in microseconds."""
     words = text.split()
     # The kernel's default period is 100 ms (Documentation/admin-guide/cgroup-v2.rst, cpu.max).
-    return None if words[0] == "max" else Fraction(
-        int(words[0]), int(words[1]) if words[1:] else 100000)
+    return (None if words[0] == "max" else int(words[0]),
+            int(words[1]) if words[1:] else 100_000)
 
 
 def less_cpu_time(older: str, younger: str) -> tuple[str, bool]:
     """The smaller share of time: quota divided by period."""
-    limit, wanted = _quota(older), _quota(younger)
-    loosens = limit is not None and (wanted is None or wanted > limit)
+    limit, period = _quota(older)
+    wanted, wanted_period = _quota(younger)
+    loosens = limit is not None and (wanted is None
+                                     or wanted * period > limit * wanted_period)
     return (older, True) if loosens else (younger, False)
 
 

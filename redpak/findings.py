@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import difflib
 import enum
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -50,6 +49,7 @@ class Finding:
 
 def closest(word: str, known: Iterable[str]) -> str:
     """The known word that `word` most likely meant, or "" when none is near."""
+    import difflib  # only for mistakes: others need not pay for it
     near = difflib.get_close_matches(word.lower(), sorted(known), n=1, cutoff=0.6)
     return near[0] if near else ""
 

@@ -17,6 +17,7 @@ from typing import Any
 from redpak.findings import closest
 
 ALIAS = re.compile(r"[A-Za-z0-9+_@.-]+")
+_UNPRINTABLE = re.compile("[\x00-\x1f\x7f]")
 _TRUE = frozenset(("true", "yes", "on", "1", "enabled"))
 _FALSE = frozenset(("false", "no", "off", "0", "disabled"))
 _SIZE = re.compile(r"(\d{1,18})([kmgt]?)", re.ASCII)
@@ -69,7 +70,7 @@ def _text(text: str) -> str:
 
 
 def _line(text: str) -> str:
-    if any(character < " " or character == "\x7f" for character in text):
+    if _UNPRINTABLE.search(text):
         raise BadValue("has a control character or a line break")
     return text
 

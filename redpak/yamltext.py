@@ -10,10 +10,8 @@ from typing import Any
 
 # What may stand bare in any YAML reader's eyes, and what looks like no text to one.
 _BARE = re.compile(r"[A-Za-z/$.][A-Za-z0-9/$._+%=-]*")
+_ESCAPES = {'"': '\\"', "\\": "\\\\", "\n": "\\n", "\t": "\\t"}
 _WORDS = frozenset(("true", "false", "yes", "no", "on", "off", "y", "n", "null"))
-# Everything that YAML 1.1 (5.1) does not call printable, or would fold as a line break.
-_ESCAPED = re.compile("[^ -~\xa1-\u2027\u202a-\ud7ff\ue000-\ufefe\uff00-\ufffd"
-                      "\U00010000-\U0010ffff]")
 
 
 @dataclass(frozen=True)
@@ -24,10 +22,16 @@ class Noted:
     note: str
 
 
+def _is_safe(character: str) -> bool:
+    # Stricter than YAML 1.1 (5.1): no character that is invisible or could fold as a line break.
+    return character.isprintable() and character not in '"\\'
+
+
 def quote(text: str) -> str:
     """`text` as a double-quoted scalar (YAML 1.1, 5.7)."""
-    escaped = text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
-    return '"' + _ESCAPED.sub(lambda found: f"\\U{ord(found[0]):08x}", escaped) + '"'
+    return '"' + "".join(
+        character if _is_safe(character) else
+        _ESCAPES.get(character) or f"\\U{ord(character):08x}" for character in text) + '"'
 
 
 def scalar(value: Any) -> str:
@@ -74,7 +78,7 @@ def _item(value: Any, indent: str) -> list[str]:
 
 
 def _one_line(text: str) -> str:
-    return _ESCAPED.sub(" ", text)
+    return "".join(character if character.isprintable() else " " for character in text)
 
 
 def without_notes(data: Any) -> Any:

@@ -72,7 +72,7 @@ def exports(draw: st.DrawFn) -> list[dict[str, Any]]:
     found = []
     for mount in draw(st.lists(MOUNTS, max_size=4, unique=True)):
         mode = draw(st.sampled_from(list(ExportMode)))
-        entry = {"mode": mode.value, "mount": mount}
+        entry: dict[str, Any] = {"mode": mode.value, "mount": mount}
         if mode is ExportMode.INTERNAL:
             entry["path"] = "5"
         elif mode.needs_path or (mode.has_path and draw(st.booleans())):
@@ -99,7 +99,8 @@ def environs(draw: st.DrawFn) -> list[dict[str, Any]]:
 @st.composite
 def files(draw: st.DrawFn, *, main: bool = False) -> dict[str, Any]:
     """A configuration file's sections as data."""
-    data = {"config": draw(configs()), "exports": draw(exports()), "environ": draw(environs())}
+    data: dict[str, Any] = {"config": draw(configs()), "exports": draw(exports()),
+                            "environ": draw(environs())}
     if main:
         data["enforce"] = draw(configs())
     else:

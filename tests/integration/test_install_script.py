@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from support.actors import Actor, describe, find_actor
+from support.rpms import RpmFile, build_rpm, create_repository, write_repo_file
 from support.trees import snapshot_tree
 
 COMMANDS = {"red-conf": "red-conf", "red-dnf": "red-install", "red-wrap": "red-wrap"}
@@ -168,7 +169,10 @@ find /usr /etc -xdev | sort > "$WORK/before"
 "$SOURCE/scripts/install"
 command -v red-dnf red-wrap red-conf
 dnf --help | grep red-install
-dnf red-manager --help > /dev/null
+node=$WORK/node
+dnf red-manager --redpath="$node" --create --alias=system --add-repo="$WORK/test.repo"
+dnf red-install --redpath="$node" -y greeting
+red-wrap --redpath="$node" -- greet
 "$SOURCE/scripts/uninstall"
 find /usr /etc -xdev | sort > "$WORK/after"
 diff "$WORK/before" "$WORK/after"
@@ -181,6 +185,9 @@ def test_system_installation_gives_plain_dnf_its_commands_and_is_fully_removed(
     source: Path, tmp_path: Path
 ) -> None:
     """In a mount namespace of its own, on overlays of /usr, /etc and /var: the host stays as is."""
+    greet = RpmFile("#!/bin/sh\necho hello from the node\n", mode=0o755)
+    build_rpm(tmp_path / "repo", "greeting", files={"/usr/bin/greet": greet})
+    write_repo_file(tmp_path / "test.repo", "test", create_repository(tmp_path / "repo"))
     environ = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "HOME": str(tmp_path), "LANG": "C.UTF-8"}
     # /tmp, since an upper layer in /var would overlap the lower one.
     done = subprocess.run(
@@ -193,4 +200,5 @@ def test_system_installation_gives_plain_dnf_its_commands_and_is_fully_removed(
         pytest.skip(done.stdout.strip())
     assert done.returncode == 0, describe(done)
     assert "red-install" in done.stdout
+    assert "hello from the node\n" in done.stdout
     assert done.stdout.endswith("same as before\n")

@@ -244,8 +244,10 @@ def _string(pattern: str = "") -> dict[str, Any]:
     return {"type": "string", "pattern": pattern} if pattern else {"type": "string"}
 
 
-TEXT = Kind("text", "text", _text, str, _string())
-LINE = Kind("line", "one line of text", _line, str, _string())
+# Text is text as written: what YAML would take for a number or a boolean is text too.
+_ANY_SCALAR = {"type": ["string", "number", "boolean"]}
+TEXT = Kind("text", "text", _text, str, _ANY_SCALAR)
+LINE = Kind("line", "one line of text", _line, str, _ANY_SCALAR)
 PATH = Kind("path", "a path", check_path, str, _string())
 ALIAS_KIND = Kind("alias", "an alias", _alias, str, _string(r"^[A-Za-z0-9+_@.-]{1,64}$"))
 VARIABLE = Kind("variable", "the name of a variable", _variable, str,

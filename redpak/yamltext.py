@@ -35,7 +35,9 @@ def quote(text: str) -> str:
 
 
 def scalar(value: Any) -> str:
-    """A string, number or boolean as YAML."""
+    """A string, number, boolean or None as YAML."""
+    if value is None:
+        return "null"
     if isinstance(value, bool):
         return "true" if value else "false"
     text = str(value)
@@ -46,6 +48,8 @@ def scalar(value: Any) -> str:
 
 def to_yaml(data: Any) -> str:
     """Plain data (mappings, lists, scalars, Noted) as a YAML document in block style."""
+    if not data:
+        return "{}\n" if isinstance(data, Mapping) else "[]\n"
     return "\n".join(_lines(data, "")) + "\n"
 
 

@@ -38,6 +38,9 @@ _STAT = "/usr/bin/stat"
 _FORMAT = "%d:%i:%s:%.9Y:%.9Z %N"
 # A POSIX shell redirects descriptors of one digit only; 9 it needs itself.
 _LAST_FD = 8
+# Bytes of a command's output that the shell handles: they fit into a pipe (pipe(7)), and reading
+# them byte by byte costs less than another process. redwrap_read has the same limit.
+_LONGEST_OUTPUT = 8000
 # A file changed this shortly before (ns) may change again without a new time stamp.
 _RACY_NS = 50_000_000
 # Names whose value is another at each launch.
@@ -63,6 +66,7 @@ class Context:
     family: Family
     config: EffectiveConfig
     environ: Mapping[str, str]
+    outputs: Sequence[bytes]  # of the plan's commands, this time
     bwrap_named: bool  # by --bwrap, not found along PATH
     started: int  # ns since 1970, before the first file was read
 
@@ -111,6 +115,8 @@ def _is_compilable(plan: LaunchPlan, context: Context) -> bool:
     if any(find_runner(command) is not None for command in commands):
         return False
     if len(commands) > _LAST_FD - FIRST_FD + 1 or any("TODAY" in each.text for each in commands):
+        return False
+    if any(len(output) > _LONGEST_OUTPUT or b"\0" in output for output in context.outputs):
         return False
     files = [step for step in plan.operations if isinstance(step, Data)]
     return all(step.command is not None and step.fd <= _LAST_FD for step in files)
@@ -281,16 +287,15 @@ def _run_lines(plan: LaunchPlan, context: Context) -> Iterator[str]:
         yield f"echo {quote(f'red-wrap: warning: {finding}')} >&2"
     yield from _command_lines(slots, context)
     for fd, (step, _) in slots.items():
-        yield f"redwrap_read <&{fd}"
+        yield f"redwrap_read <&{fd} || return"
         if isinstance(step, SetVariable):
             yield "redwrap_value=${redwrap_value%\"$redwrap_newline\"}"
             yield f"redwrap_value{fd}=$redwrap_value"
             yield f"exec {fd}<&-"
         else:
-            # The here-document adds the last newline again.
-            yield f"redwrap_cut_newline && command exec {fd}<<REDWRAP || return"
-            yield "$redwrap_value"
+            yield f"command exec {fd}<<REDWRAP || return"
             yield "REDWRAP"
+            yield f'printf %s "$redwrap_value" >/proc/self/fd/{fd} || return'
     if slots:
         yield " && ".join(f'wait "$redwrap_pid{fd}"' for fd in slots) + " || return"
     value_fds = {id(step): fd for fd, (step, _) in slots.items()}
@@ -314,12 +319,15 @@ def _command_lines(slots: Mapping[int, tuple[Operation, Command]],
     """
     if any("UUID" in command.text for _, command in slots.values()):
         yield "read -r redwrap_uuid </proc/sys/kernel/random/uuid"
+    opened = ""
     for fd, (_, command) in slots.items():
+        # A command that kept a reading end would never learn that nobody reads any more.
+        opened += f" {fd}<&-"
         yield f"command exec {fd}<<REDWRAP && [ -p /proc/self/fd/{fd} ] || return"
         yield "REDWRAP"
         yield f"command exec 9>/proc/self/fd/{fd} || return"
         yield (f"(cd / && {_assignments(command, context)} exec {SHELL} -c "
-               f"{quote(command.text)}) </dev/null >&9 9>&- &")
+               f"{quote(command.text)}) </dev/null >&9 9>&-{opened} &")
         yield f"redwrap_pid{fd}=$!"
         yield "exec 9>&-"
 

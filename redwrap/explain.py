@@ -15,7 +15,6 @@ from redwrap.plan import LaunchPlan
 
 # Tags of transactions, which have no meaning in the namespace.
 _NOT_HERE = frozenset(("rpmdir", "persistdir", "cachedir", "derived-files", "gpgcheck"))
-_WIDEST = 64  # characters of a cell
 _ADDED = ("red-wrap", "always")
 
 
@@ -57,16 +56,11 @@ def _where(origin: Optional[Origin]) -> tuple[str, str]:
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Columns, each as wide as its widest cell; the last one is not filled up."""
-    cells = [[_cut(" ".join(cell.split("\n"))) for cell in row[:-1]] + [row[-1]]
-             for row in (head, *rows)]
+    cells = [list(row) for row in (head, *rows)]
     widths = [max(len(row[column]) for row in cells) for column in range(len(head) - 1)]
     return "\n".join(
         "  ".join([*(cell.ljust(width) for cell, width in zip(row, widths)), row[-1]])
         for row in cells)
-
-
-def _cut(text: str) -> str:
-    return text if len(text) <= _WIDEST else text[:_WIDEST - 3] + "..."
 
 
 def plan_as_json(plan: LaunchPlan) -> str:

@@ -76,14 +76,15 @@ def run(options: argparse.Namespace, caller_environ: Mapping[str, str]) -> int:
     if options.dump:
         print(plan_as_text(plan), file=sys.stderr)
     check_command(plan, options.command[0])
+    unsafe = options.unsafe or bool(config.tags.unsafe)
+    outputs = run_commands(plan.commands, environ, unsafe=unsafe)
     if options.warm:
-        context = Context(options.warm, redpath, family, config, environ,
+        context = Context(options.warm, redpath, family, config, environ, outputs,
                           options.bwrap is not None, started)
         text = compile_plan(plan, context)
         if text is not None:
             store_plan(text, context)
-    unsafe = options.unsafe or bool(config.tags.unsafe)
-    execute(plan, options.command, environ, lock, unsafe=unsafe)
+    execute(plan, options.command, environ, lock, outputs)
 
 
 def warn(findings: Sequence[Finding]) -> None:
@@ -140,10 +141,14 @@ def check_age(family: Family, config: EffectiveConfig) -> None:
 
 def inform(config: EffectiveConfig) -> None:
     """Print what the configuration tells people about its entries (info and warn)."""
-    for entry in (*config.exports, *config.environ, *config.capabilities):
-        for kind, text in (("warning", entry.warn), ("info", entry.info)):
-            if text:
-                print(f"red-wrap: {kind}: {entry.origin}: {text}", file=sys.stderr)
+    entries = [(entry.origin, entry.info, entry.warn) for entry in config.exports]
+    entries += [(entry.origin, entry.info, entry.warn) for entry in config.environ]
+    entries += [(entry.origin, entry.info, entry.warn) for entry in config.capabilities]
+    for origin, info, warning in entries:
+        if warning:
+            print(f"red-wrap: warning: {origin}: {warning}", file=sys.stderr)
+        if info:
+            print(f"red-wrap: info: {origin}: {info}", file=sys.stderr)
 
 
 def check_plan(plan: LaunchPlan, *, create: bool) -> None:
@@ -159,9 +164,9 @@ def check_command(plan: LaunchPlan, command: str) -> None:
 
 
 def execute(plan: LaunchPlan, command: Sequence[str], environ: Mapping[str, str],
-            lock: NodeLock, *, unsafe: bool) -> NoReturn:
+            lock: NodeLock, outputs: Sequence[bytes]) -> NoReturn:
     """Become bwrap. Raises LaunchError when that fails."""
-    outputs = iter(run_commands(plan.commands, environ, unsafe=unsafe))
+    left = iter(outputs)
     words: list[str] = []
     contents: dict[int, bytes] = {}  # by the descriptor number that the plan gives
     handed: dict[int, int] = {}  # our descriptors, by the number that the plan gives
@@ -169,13 +174,13 @@ def execute(plan: LaunchPlan, command: Sequence[str], environ: Mapping[str, str]
         if isinstance(step, Umask):
             os.umask(step.mask)
         elif isinstance(step, SetVariable) and step.command is not None:
-            words += ("--setenv", step.key, os.fsdecode(_value(next(outputs), step.command)))
+            words += ("--setenv", step.key, os.fsdecode(_value(next(left), step.command)))
             continue
         elif isinstance(step, Data):
             if step.command is None:
                 handed[step.fd] = _open_descriptor(step)
             else:
-                contents[step.fd] = next(outputs)
+                contents[step.fd] = next(left)
         elif isinstance(step, Seccomp):
             contents[step.fd] = load_profile(step.profile, step.origin)
         elif isinstance(step, JoinByFd):

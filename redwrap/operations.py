@@ -24,6 +24,11 @@ class Command:
     origin: Origin
     what: str  # "mount /etc/passwd" or "variable TOKEN", for messages
 
+    def describe(self) -> str:
+        """The command in a line."""
+        text = " ".join(self.text.split())
+        return f"output of: {text if len(text) <= 48 else text[:45] + '...'}"
+
 
 @dataclass(frozen=True)
 class Operation:
@@ -65,7 +70,7 @@ class SetVariable(Operation):
         return ("--setenv", self.key, self.value)
 
     def describe(self) -> str:
-        return self.value if self.command is None else f"output of: {self.command.text}"
+        return self.value if self.command is None else self.command.describe()
 
     def __str__(self) -> str:
         if self.command is None:
@@ -125,7 +130,7 @@ class Data(Mount):
 
     def describe(self) -> str:
         return f"descriptor {self.fd}" if self.command is None else (
-            f"output of: {self.command.text}")
+            self.command.describe())
 
     def __str__(self) -> str:
         line = super().__str__()

@@ -122,7 +122,7 @@ def run_create(options: argparse.Namespace) -> int:
     if options.update:
         node = update_node(redpath, main=main_config, template=options.template,
                            template_admin=options.template_admin, alias=options.alias,
-                           info=options.info)
+                           name=options.name, info=options.info)
     elif not options.alias:
         raise RedpakError("a node needs an alias", hint="say --alias=NAME")
     else:

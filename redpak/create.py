@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from redpak.errors import RedpakError
@@ -75,26 +75,29 @@ def create_node(path: str, *, alias: str, main: Main, template: str = DEFAULT_TE
     for descendant in descendants:
         check_unique([*ancestors, node, read_node(descendant)])
     check_unique([*ancestors, node])
+    if name:
+        _check_name(node, ancestors)
     return _write_node(Family(main, (*ancestors, node)), source, admin_source or None,
                        environ, caller)
 
 
 def update_node(path: str, *, main: Main, template: str | None = None,
                 template_admin: str | None = None, alias: str | None = None,
-                info: str | None = None, environ: Mapping[str, str] | None = None,
+                name: str | None = None, info: str | None = None,
+                environ: Mapping[str, str] | None = None,
                 caller: Caller | None = None) -> Node:
     """Accept where the node is now, and write its configuration again if there is a template.
 
-    The headers stay, but for what is given. The state becomes Enable. Raises RedpakError and
-    ConfigError, with nothing changed.
+    The headers stay, but for what is given: a copy of a node needs another name. The state
+    becomes Enable. Raises RedpakError and ConfigError, with nothing changed.
     """
     environ = os.environ if environ is None else environ
     caller = caller or Caller.current()
     path = os.path.realpath(resolve_redpath(path, {}))
     old = read_node(path)
     headers = replace(old.config.headers, **{
-        key: value for key, value in (("alias", _check_alias(alias)), ("info", info))
-        if value is not None})
+        key: value for key, value in (("alias", _check_alias(alias)), ("name", name),
+                                      ("info", info)) if value is not None})
     ancestors = read_nodes(reversed(find_ancestors(path)))
     source = read_template(find_template(template, main=main, environ=environ)) if (
         template) else None
@@ -106,11 +109,27 @@ def update_node(path: str, *, main: Main, template: str | None = None,
     for descendant in find_descendants(path):
         check_unique([*ancestors, node, read_node(descendant)])
     check_unique([*ancestors, node])
+    if name or old.status.realpath != path:
+        _check_name(node, ancestors, old.status.realpath)
     if source is not None or admin_source is not None:
         return _write_node(Family(main, (*ancestors, node)), source, admin_source, environ,
                            caller)
     write_status(path, NodeStatus(NodeState.ENABLE, path, old.status.timestamp, ""))
     return read_node(path)
+
+
+def _check_name(node: Node, ancestors: Sequence[Node], *others: str) -> None:
+    """Raise RedpakError when another node of the tree, or one of `others`, has the node's name."""
+    root = ancestors[0].path if ancestors else node.path
+    paths = {root, *(find_descendants(root) if os.path.isdir(root) else ()), *others}
+    for path in sorted(paths - {node.path}):
+        try:
+            other = read_node(path)
+        except RedpakError:
+            continue  # it is no node, or its own fault is for others to tell
+        if other.name == node.name:
+            raise RedpakError(f"the name {node.name} belongs to {other.path} already",
+                              hint="say --name=NAME, with a name that nobody else has")
 
 
 def set_state(path: str, state: NodeState, *, info: str = "") -> Node:

@@ -11,7 +11,7 @@ from redpak.errors import ConfigError, RedpakError
 from redpak.findings import Finding
 from redpak.load import REDMAIN, FileKind, load_admin, load_config
 from redpak.node import CLOSED_DIRECTORIES, Node, NodeState, is_node, read_node
-from redpak.schema import AdminConfig, NodeConfig
+from redpak.schema import AdminConfig, NodeConfig, Settings
 
 MAIN_FILE = "/etc/redpak/main.yaml"
 DEFAULT_CORE_RPMDB = "/var/lib/rpm"
@@ -29,6 +29,11 @@ class Main:
     def root(self) -> str:
         """Where the core OS is."""
         return "/"
+
+    @property
+    def enforce(self) -> Settings:
+        """The constraints of the whole machine."""
+        return self.config.enforce
 
     @property
     def admin_file(self) -> str:

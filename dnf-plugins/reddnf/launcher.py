@@ -7,13 +7,16 @@ that dnf's own parser would take for something else.
 
 from __future__ import annotations
 
-import logging
 import os
 import sys
 from collections.abc import Sequence
 
-_NODE_OPTIONS = {"--redpath": "--redpath", "--rpath": "--redpath", "--rp": "--redpath",
-                 "--rmain": "--rmain"}
+_NODE_OPTIONS = {
+    "--redpath": "--redpath",
+    "--rpath": "--redpath",
+    "--rp": "--redpath",
+    "--rmain": "--rmain",
+}
 # dnf reads --force as --forcearch, and refuses --enable for all but its own config-manager.
 _RENAMED = {"--force": "--node-force", "--enable": "--repo-enable", "--disable": "--repo-disable"}
 
@@ -43,30 +46,36 @@ def arrange_arguments(arguments: Sequence[str]) -> list[str]:
 
 
 def find_plugin_dir() -> str:
-    """The directory of the dnf4 plugin file beside this package; "" when dnf has its own copy."""
+    """The directory of the dnf4 plugin file beside this package; "" when there is none."""
     here = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
     directory = os.path.join(here, "dnf4")
     return directory if os.path.exists(os.path.join(directory, "redpak.py")) else ""
 
 
-def _is_about_nodes(record: logging.LogRecord) -> bool:
-    """dnf looks for a release version on the host first; a node has its own (reddnf.session)."""
-    return not str(record.msg).startswith("Unable to detect release version")
-
-
 def main() -> None:
     """The command red-dnf."""
     try:
-        from dnf.cli.main import user_main
+        import dnf.cli.main
+        import dnf.conf
+        import dnf.const
     except ImportError:
         sys.stderr.write("red-dnf: error: dnf is not installed; install dnf (python3-dnf)\n")
         sys.exit(1)
-    logging.getLogger("dnf").addFilter(_is_about_nodes)
+    from reddnf.session import version_id
+
+    class LauncherConf(dnf.conf.Conf):
+        """dnf's configuration, with our plugin in it wherever it is."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            directory = find_plugin_dir()
+            if directory and not os.path.exists(f"{dnf.const.PLUGINPATH}/redpak.py"):
+                self.pluginpath = [dnf.const.PLUGINPATH, directory]
+            # dnf would look for it in the host's rpmdb, which Debian has in the home directory.
+            self.releasever = version_id() or None
+
     arguments = arrange_arguments(sys.argv[1:])
-    directory = find_plugin_dir()
-    if directory:
-        arguments.insert(0, f"--setopt=pluginpath={directory}")
-    user_main(arguments, exit_code=True)
+    sys.exit(dnf.cli.main.main(arguments, conf_class=LauncherConf))
 
 
 if __name__ == "__main__":

@@ -223,9 +223,8 @@ def _value(opts: Any, option: str) -> Any:
 
 
 def _main_setopts(opts: Any) -> Any:
-    # dnf leaves the attributes out when no --setopt is given; red-dnf adds pluginpath.
-    options = getattr(opts, "main_setopts", {})
-    return {key: value for key, value in options.items() if key != "pluginpath"}
+    # dnf leaves the attribute out when no --setopt is given.
+    return getattr(opts, "main_setopts", {})
 
 
 def _repo_setopts(opts: Any) -> Any:

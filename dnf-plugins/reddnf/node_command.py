@@ -70,15 +70,13 @@ class NodeCommand(dnf.cli.commands.Command):
         self.opts.command = name[len("red-") :] if name.startswith("red-") else name[len("r") :]
         try:
             family = self._load_family()
+            become_owner(family.leaf.path, family.leaf.owner_uid)
             if self.changes_node:
-                become_owner(family.leaf.path, family.leaf.owner_uid)
                 self.session = WriteSession(family, wait=not self.base.conf.exit_on_lock)
             else:
                 self.session = ReadSession(family)
         except RedpakError as err:
             raise dnf.exceptions.Error(str(err)) from err
-        # History keeps the command as the user typed it, without what red-dnf added.
-        self.base.args = [word for word in self.base.args if "=pluginpath=" not in word]
         configure_base(self.base, self.session, self.opts)
         super().pre_configure()
 
@@ -89,7 +87,7 @@ class NodeCommand(dnf.cli.commands.Command):
 
     def run_transaction(self) -> None:
         super().run_transaction()
-        self.session.finish()
+        self.session.finish(self.base)
 
     def _load_family(self) -> Family:
         redpath = resolve_redpath(self.opts.redpath, os.environ)

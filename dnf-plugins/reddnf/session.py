@@ -5,8 +5,8 @@ from __future__ import annotations
 
 import logging
 import os
-import shutil
 import tempfile
+import time
 from typing import Any
 
 import dnf
@@ -87,7 +87,7 @@ class Session:
         """A reader has nothing to commit. Raises RedpakError."""
         raise RedpakError("this command does not change a node")
 
-    def finish(self) -> None:
+    def finish(self, base: Any) -> None:
         """The command is done."""
 
     def _owner(self, package: Any) -> str:
@@ -108,10 +108,13 @@ class ReadSession(Session):
     """Queries: a private copy of the family rpmdb in a temporary directory, no namespaces."""
 
     def __init__(self, family: Family) -> None:
-        locks = lock_family(family, notify=tell, exclusive=False)
-        self._directory = tempfile.mkdtemp(prefix="redpak-")
+        # Held to the end: this dnf writes metadata into the cache that it shares with writers, and
+        # dnf's own locks do not see across pid namespaces.
+        self._locks = lock_family(family, notify=tell, exclusive=False)
+        # Removed at exit at the latest, also when dnf ends with an error.
+        self._directory = tempfile.TemporaryDirectory(prefix="redpak-")
         try:
-            root = f"{self._directory}/root"
+            root = f"{self._directory.name}/root"
             os.makedirs(f"{root}/var/lib")
             family_rpmdb = build_family_rpmdb(
                 family_members(family),
@@ -120,21 +123,24 @@ class ReadSession(Session):
             )
             copy_dnf_state(family.leaf.persist_dir, root)
         except BaseException:
-            self.finish()
+            self._release()
             raise
-        finally:
-            for lock in locks:
-                lock.release()
         super().__init__(family, root, family_rpmdb)
 
-    def finish(self) -> None:
-        shutil.rmtree(self._directory, ignore_errors=True)
+    def finish(self, base: Any) -> None:
+        self._release()
+
+    def _release(self) -> None:
+        self._directory.cleanup()
+        for lock in self._locks:
+            lock.release()
 
 
 class WriteSession(Session):
     """Transactions: this process is the contained child, its parent commits."""
 
     def __init__(self, family: Family, *, wait: bool) -> None:
+        self._started = int(time.time())  # seconds, as in dnf's history
         self._contained: ContainedTransaction = NodeTransaction(
             family, notify=tell, wait=wait
         ).fork()
@@ -173,9 +179,11 @@ class WriteSession(Session):
             tell(f"Node {self.family.leaf.alias}: {note}")
         self._committed = True
 
-    def finish(self) -> None:
-        # `mark` and its like write dnf's state without an rpm transaction.
-        if not self._committed:
+    def finish(self, base: Any) -> None:
+        # `mark` and its like record a change of dnf's state without an rpm transaction. A history
+        # that was merely opened is none.
+        last = base.history.last()
+        if not self._committed and last is not None and last.beg_timestamp >= self._started:
             self._contained.commit()
 
 
@@ -188,10 +196,11 @@ def releasever(family: Family, root: str) -> str:
     except OSError:
         pass
     detected = dnf.rpm.detect_releasever(root)
-    return str(detected) if detected else _version_id()
+    return str(detected) if detected else version_id()
 
 
-def _version_id() -> str:
+def version_id() -> str:
+    """VERSION_ID of the core OS, os-release(5); "" when it has none."""
     try:
         with open("/etc/os-release", encoding="utf-8") as stream:
             lines = dict(line.rstrip("\n").partition("=")[::2] for line in stream)

@@ -8,6 +8,7 @@ configuration files of the core OS must not turn the package's own into `.rpmnew
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -37,6 +38,7 @@ class TransactionContents:
 
     directories: frozenset[str] = frozenset()
     configs: frozenset[str] = frozenset()
+    symlinks: frozenset[str] = frozenset()
 
     @property
     def tops(self) -> set[str]:
@@ -64,8 +66,9 @@ def read_contents(headers: Iterable[Any]) -> TransactionContents:
     """Collect the paths of ``headers``. Raises RedpakError for what a node cannot hold."""
     directories: set[str] = set()
     configs: set[str] = set()
+    symlinks: set[str] = set()
     for header in headers:
-        links: dict[tuple[int, int], tuple[str, str]] = {}
+        links: dict[int, tuple[str, str]] = {}
         for entry in rpm.files(header):
             name = os.fsdecode(entry.name) if isinstance(entry.name, bytes) else entry.name
             directory = os.path.dirname(name)
@@ -76,9 +79,11 @@ def read_contents(headers: Iterable[Any]) -> TransactionContents:
                 configs.add(name)
             if entry.nlink > 1:
                 _check_hard_link(header, entry, name, links)
-            if not entry.linkto and entry.mode & 0o170000 == 0o040000:
+            if entry.linkto:
+                symlinks.add(name)
+            elif stat.S_ISDIR(entry.mode):
                 directories.add(name)
-    return TransactionContents(frozenset(directories), frozenset(configs))
+    return TransactionContents(frozenset(directories), frozenset(configs), frozenset(symlinks))
 
 
 def has_scriptlets(headers: Iterable[Any]) -> bool:
@@ -87,8 +92,7 @@ def has_scriptlets(headers: Iterable[Any]) -> bool:
 
 
 def _check_top_level(header: Any, entry: Any, name: str) -> None:
-    is_directory = entry.mode & 0o170000 == 0o040000
-    if is_directory or (os.path.islink(name) and os.readlink(name) == entry.linkto):
+    if stat.S_ISDIR(entry.mode) or (os.path.islink(name) and os.readlink(name) == entry.linkto):
         return
     raise RedpakError(
         f"{header[rpm.RPMTAG_NAME]}: ships {name}, a file in the root directory itself",
@@ -97,11 +101,11 @@ def _check_top_level(header: Any, entry: Any, name: str) -> None:
 
 
 def _check_hard_link(
-    header: Any, entry: Any, name: str, links: dict[tuple[int, int], tuple[str, str]]
+    header: Any, entry: Any, name: str, links: dict[int, tuple[str, str]]
 ) -> None:
     """Each top-level directory is a file system of its own in the view; links cannot cross."""
     top = name.split("/", 2)[1]
-    first_top, first_name = links.setdefault((entry.dev, entry.inode), (top, name))
+    first_top, first_name = links.setdefault(entry.inode, (top, name))
     if first_top != top:
         raise RedpakError(
             f"{header[rpm.RPMTAG_NAME]}: hard link from {first_name} to {name}",

@@ -47,15 +47,30 @@ def _lock(node: Node, notify: Notify, *, wait: bool, exclusive: bool) -> NodeLoc
             if exclusive:
                 _heal(node, notify)
                 return lock
-            if not os.path.exists(journal_path(node.state_dir)):
+            if not _needs_recovery(node):
                 return lock
         except BaseException:
             lock.release()
             raise
-        # A commit was cut short, and only the exclusive holder may finish it.
+        # Only the exclusive holder may finish or throw away what was left.
         lock.release()
         recover(node, notify=notify, wait=wait)
         lock = lock_node(node.path, shared=True, wait=wait, on_wait=tell)
+
+
+def _needs_recovery(node: Node) -> bool:
+    """Whether a killed command left something; asked under a lock, so no command is at work.
+
+    An unfinished commit keeps everybody out. An unfinished stage concerns only the owner, whose
+    dnf would wait for the dead one's lock files in the cache.
+    """
+    if os.path.exists(journal_path(node.state_dir)):
+        return True
+    return os.geteuid() == node.owner_uid and os.path.isdir(_stage(node).path)
+
+
+def _stage(node: Node) -> Stage:
+    return Stage(f"{node.state_dir}/stage")
 
 
 def recover(node: Node, *, notify: Notify, wait: bool = True) -> None:
@@ -76,16 +91,16 @@ def recover(node: Node, *, notify: Notify, wait: bool = True) -> None:
 
 
 def _heal(node: Node, notify: Notify) -> None:
-    stage = Stage(f"{node.state_dir}/stage")
+    stage = _stage(node)
     interrupted = os.path.isdir(stage.path)
     if os.path.exists(journal_path(node.state_dir)):
         finish(node.path, node.state_dir, stage)
         notify(f"Node {node.alias}: finished the transaction that a killed command had committed.")
     elif interrupted:
         notify(f"Node {node.alias}: threw away the unfinished transaction of a killed command.")
+    _drop_stale_files(node)
     if interrupted:
         stage.discard()
-    _drop_stale_files(node)
 
 
 def _drop_stale_files(node: Node) -> None:

@@ -7,13 +7,14 @@ import contextlib
 import os
 import shutil
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 from redpak.errors import RedpakError
 from redrpm.contents import VOLATILE_TOPS, TransactionContents
 from redrpm.skeleton import Skeleton
 from redrpm.stage import Stage
 from redsys import libc
+from redsys.run import run
 
 # What a package of the core OS, installed by the host's own package manager, lies below.
 _CORE_TOPS = ("usr", "etc", "opt", "srv")
@@ -92,6 +93,9 @@ class FamilyView:
             self._build_skeleton(layers, contents, scriptlets)
             libc.mount("stage/delta", self.stage.root, "", libc.MS_BIND)
             self._make_root()
+            for top, directories in layers.items():
+                self._prepare_upper(top, directories[0])
+            self._copy_up_replaced(layers, contents.symlinks)
             for top, directories in layers.items():
                 self._mount_overlay(top, directories)
             self._bind_state()
@@ -182,15 +186,34 @@ class FamilyView:
         _mount_proc(f"{root}/proc")
         _make_devices(f"{root}/dev")
 
-    def _mount_overlay(self, top: str, directories: Sequence[str]) -> None:
+    def _prepare_upper(self, top: str, model: str) -> None:
+        """Make the upper and work directory of ``top``, which starts as ``model`` is now."""
         os.mkdir(f"stage/work/{top}")
-        # The kernel compares nothing when it merges: an upper directory is what the merged one
-        # shows, so it starts with the mode and owner of the topmost layer.
-        info = os.stat(directories[0])
         os.mkdir(f"stage/delta/{top}")
+        info = os.stat(model)
         if self.privileged:
             os.chown(f"stage/delta/{top}", info.st_uid, info.st_gid)
         os.chmod(f"stage/delta/{top}", stat.S_IMODE(info.st_mode))
+
+    def _copy_up_replaced(
+        self, layers: Mapping[str, Sequence[str]], symlinks: Collection[str]
+    ) -> None:
+        """Copy directories of the node that a package replaces by a symlink into the stage.
+
+        Its scriptlet has to rename such a directory first, and overlayfs can only rename one that
+        has nothing in lower layers (EXDEV otherwise, with redirects off).
+        """
+        node_path = self.nodes[0]
+        for path in sorted(symlinks):
+            source = node_path + path
+            if os.path.isdir(source) and not os.path.islink(source):
+                target = f"stage/delta{path}"
+                os.makedirs(os.path.dirname(target), exist_ok=True)
+                run(["cp", "-a", "--", source, target], package="coreutils")
+                prefix = "trusted" if self.privileged else "user"
+                os.setxattr(target, f"{prefix}.overlay.opaque", b"y")
+
+    def _mount_overlay(self, top: str, directories: Sequence[str]) -> None:
         options = (
             f"lowerdir={':'.join(directories)},upperdir=stage/delta/{top},workdir=stage/work/{top}"
             ",redirect_dir=nofollow,metacopy=off,index=off"

@@ -1,0 +1,128 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Wrong input: one clear line, a non-zero status, and nothing changed on disk."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from support.actors import Actor, actor_kinds, describe, find_actor
+from support.nodes import TestNode, make_node
+from support.rpms import build_rpm, create_repository, write_repo_file
+from support.trees import snapshot_tree
+
+
+@pytest.fixture(scope="module")
+def repository(session_pool: Path) -> Path:
+    directory = session_pool / "plain-packages"
+    build_rpm(directory, "plain", files={"/usr/share/plain": "x\n"})
+    return create_repository(directory)
+
+
+@pytest.fixture
+def node(actor: Actor, pool: Path, repository: Path) -> TestNode:
+    return make_node(actor, pool / "node", "node", repository)
+
+
+def assert_fails(actor: Actor, tree: Path, argv: list[str], message: str) -> None:
+    before = snapshot_tree(tree)
+    done = actor.run(argv)
+    assert done.returncode not in (0, 2), describe(done)
+    lines = [line for line in done.stderr.splitlines() if message in line]
+    assert len(lines) == 1, describe(done)
+    assert "Traceback" not in done.stderr, describe(done)
+    assert snapshot_tree(tree) == before
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["red-install", "-y", "plain"], "no node given; say which with --redpath=DIR or REDPATH"),
+        (["red-install", "-y", "plain", "--redpath=node"], "redpath node is not absolute"),
+        (["red-search", "plain", "--redpath={pool}"], "{pool} is not a node"),
+        (["red-search", "plain", "--redpath={pool}/none"], "{pool}/none does not exist"),
+        (["red-manager", "--create", "--alias=a/b", "--redpath={pool}/new"],
+         '"a/b" is not an alias'),
+        (["red-manager", "--create", "--alias=..", "--redpath={pool}/new"], '".." is not an alias'),
+        (["red-manager", "--create", "--alias=node", "--redpath={pool}/node/new"],
+         "the alias node belongs to both"),
+        (["red-manager", "--create", "--alias=new", "--redpath={pool}/node"],
+         "is a node already; say --update to change it"),
+        (["red-manager", "--create", "--alias=new", "--template=nope", "--redpath={pool}/new"],
+         "nope"),
+        (["red-manager", "--create", "--redpath={pool}/new"], "--create needs an alias"),
+        (["red-manager", "--create", "--alias=x", "--redpath={pool}/new", "--add-repo=/none.repo"],
+         "/none.repo: cannot read"),
+        (["red-manager", "--redpath={pool}/node"], "nothing to do"),
+        (["red-manager", "--create", "--alias=new", "--redpath={pool}/node/usr/new"],
+         "where no node can be"),
+    ],
+)  # fmt: skip
+def test_a_wrong_command_line_is_one_clear_line(
+    node: TestNode, pool: Path, words: list[str], message: str
+) -> None:
+    argv = ["red-dnf", *(word.format(pool=pool) for word in words)]
+    assert_fails(node.actor, pool, argv, message.format(pool=pool))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("headers: {alias: node\n", "etc/redpack.yaml:"),
+        ("headers: {alias: node}\nconfig: {umaks: 022}\n", "redpack.yaml:2:"),
+    ],
+)
+def test_a_broken_configuration_names_file_and_line(
+    node: TestNode, pool: Path, text: str, message: str
+) -> None:
+    (node.path / "etc/redpack.yaml").write_text(text)
+    for argv in (["red-dnf", "red-install", "-y", "plain"], ["red-wrap"]):
+        words = ["true"] if argv == ["red-wrap"] else []
+        done = node.actor.run([*argv, f"--redpath={node.path}", *words])
+        assert done.returncode != 0
+        assert message in done.stderr, describe(done)
+        assert "Traceback" not in done.stderr
+
+
+def test_an_unreachable_repository_is_named(node: TestNode, pool_root: Path) -> None:
+    broken = write_repo_file(
+        pool_root / "broken.repo", "broken", pool_root / "nowhere", "skip_if_unavailable=0"
+    )
+    node.dnf("red-manager", f"--add-repo={broken}")
+    message = "Failed to download metadata for repo 'broken'"
+    node.fails("red-install", "-y", "plain", message=message)
+
+
+def test_a_command_that_the_node_has_not_is_127(node: TestNode) -> None:
+    done = node.actor.run(["red-wrap", f"--redpath={node.path}", "no-such-command"])
+    assert done.returncode == 127, describe(done)
+    assert "no-such-command" in done.stderr
+
+
+def test_a_missing_bwrap_is_125(node: TestNode) -> None:
+    done = node.actor.run(["red-wrap", f"--redpath={node.path}", "--bwrap=/none/bwrap", "true"])
+    assert done.returncode == 125, describe(done)
+    assert "/none/bwrap" in done.stderr
+
+
+# Only root can give a node away, or work on another's.
+AS_USER_BESIDE_ROOT = pytest.mark.parametrize(
+    "actor", ["user"] if "root" in actor_kinds() else [], indirect=True
+)
+
+
+@AS_USER_BESIDE_ROOT
+def test_somebody_elses_node_is_not_changed(node: TestNode) -> None:
+    os.chown(node.path, 0, 0)
+    node.fails("red-install", "-y", "plain", message="no permission, the node belongs to user 0")
+
+
+@AS_USER_BESIDE_ROOT
+def test_root_works_on_a_users_node_as_that_user(node: TestNode) -> None:
+    root = find_actor("root").with_environ(**node.actor.environ)
+    root.check(["red-dnf", "red-install", "-y", "plain", f"--redpath={node.path}"])
+    root.check(["red-dnf", "red-list", f"--redpath={node.path}"])
+    owners = {row[1] for row in snapshot_tree(node.path).values()}
+    assert owners == {node.actor.uid}

@@ -8,7 +8,8 @@ speak: `_Layers.by_precedence` is the order in which the first to set something 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from typing import NamedTuple
 
 from redpak.effective import (
     EffectiveConfig,
@@ -26,8 +27,7 @@ from redpak.merge_tags import Speaker, merge_tags
 from redpak.schema import EnvironMode, Export, ExportMode, NodeConfig, Variable
 
 
-@dataclass(frozen=True)
-class _Layer:
+class _Layer(NamedTuple):
     """One file's contribution. `rank` is the age in the family: 0 redmain, 1 the oldest node."""
 
     config: NodeConfig

@@ -4,9 +4,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 from redpak.effective import BUILT_IN, Overridden, Provenance
 from redpak.expand import expand, undefined_names
@@ -26,8 +26,7 @@ from redpak.schema import (
 _SHARES = frozenset(f"share_{namespace}" for namespace in NAMESPACES)
 
 
-@dataclass(frozen=True)
-class Speaker:
+class Speaker(NamedTuple):
     """Who says something about tags: one section of one file, with the names it expands with."""
 
     settings: Settings
@@ -36,8 +35,7 @@ class Speaker:
     names: Mapping[str, str]
 
 
-@dataclass(frozen=True)
-class Statement:
+class Statement(NamedTuple):
     """What one speaker says about one thing."""
 
     value: Any
@@ -47,8 +45,7 @@ class Statement:
     places: tuple[Origin, ...] = ()  # of each element, where the value is a list
 
 
-@dataclass(frozen=True)
-class MergedTags:
+class MergedTags(NamedTuple):
     """The effective tags; `violations` are the attempts to loosen a constraint."""
 
     tags: Tags

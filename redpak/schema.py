@@ -11,7 +11,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any
+from typing import Any, NamedTuple
 
 from redpak import constraints, kinds
 from redpak.findings import Origin as Origin
@@ -163,8 +163,7 @@ class Headers:
     info: str = ""
 
 
-@dataclass(frozen=True)
-class Tag:
+class Tag(NamedTuple):
     """One key of `config`: `key` is dotted below `cgroups`, `default` None is "not set"."""
 
     key: str
@@ -372,8 +371,7 @@ class AdminConfig:
         return self.owner_uid == 0
 
 
-@dataclass(frozen=True)
-class Key:
+class Key(NamedTuple):
     """One key of a mapping other than `config`: of a section's entries, of the headers."""
 
     name: str

@@ -58,6 +58,13 @@ def test_a_huge_or_broken_word_does_not_fill_the_screen() -> None:
     assert "\n" not in str(findings[0])
 
 
+@pytest.mark.parametrize("cpus", ["0-8191," * 30_000 + "0", "0-99999", "0-8191,0-8191," * 100])
+def test_a_list_of_processors_cannot_grow_without_end(cpus: str) -> None:
+    text = f'headers: {{alias: a}}\nconfig: {{cgroups: {{cpuset: {{cpus: "{cpus}"}}}}}}\n'
+    _, findings = check_text(text.encode(), "bad.yaml")
+    assert "expected a list of numbers" in str(findings) or "is not a list of" in str(findings)
+
+
 def test_text_in_utf16_is_refused() -> None:
     _, findings = check_text("headers: {alias: a}\n".encode("utf-16"), "bad.yaml")
     assert "is not UTF-8 text (byte 0xff)" in str(findings[0])

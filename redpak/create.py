@@ -25,7 +25,7 @@ from redpak.family import (
     resolve_redpath,
 )
 from redpak.files import write_file_atomic
-from redpak.kinds import ALIAS_KIND, LINE, TEXT, BadValue
+from redpak.kinds import ALIAS_KIND, LINE, RESERVED_ALIASES, TEXT, BadValue
 from redpak.load import FileKind, load_text
 from redpak.node import (
     ADMIN_FILES,
@@ -148,6 +148,8 @@ def prove_node(path: str) -> None:
 def _check_alias(alias: str | None) -> str | None:
     if alias is None:
         return None
+    if alias in RESERVED_ALIASES:
+        raise RedpakError(f'the alias "{alias}" is reserved', hint="choose another")
     try:
         return str(ALIAS_KIND.parse(alias))
     except BadValue as error:

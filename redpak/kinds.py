@@ -17,6 +17,8 @@ from typing import Any
 from redpak.findings import closest
 
 ALIAS = re.compile(r"[A-Za-z0-9+_@.-]+")
+# Not for nodes: the core OS's own, and the directory of private storage beside /nodes/ALIAS.
+RESERVED_ALIASES = frozenset(("redmain", "_private"))
 _UNPRINTABLE = re.compile("[\x00-\x1f\x7f]")
 _TRUE = frozenset(("true", "yes", "on", "1", "enabled"))
 _FALSE = frozenset(("false", "no", "off", "0", "disabled"))

@@ -11,7 +11,7 @@ from typing import Any
 
 from redpak.errors import ConfigError, RedpakError
 from redpak.findings import Finding, Origin, Severity, did_you_mean
-from redpak.kinds import BadValue, Kind
+from redpak.kinds import RESERVED_ALIASES, BadValue, Kind
 from redpak.schema import (
     CAPABILITY_KEYS,
     EXPORT_KEYS,
@@ -177,8 +177,12 @@ class Reader:
         keys = _OF_HEADERS
         if self.kind is FileKind.TEMPLATE:
             keys = {"info": _OF_HEADERS["info"]}
-        values, _ = self.read_entry(tree, "headers", keys,
-                                     lenient=self.kind is not FileKind.NODE)
+        values, places = self.read_entry(tree, "headers", keys,
+                                         lenient=self.kind is not FileKind.NODE)
+        alias = values.get("alias", "")
+        if self.kind is FileKind.NODE and alias in RESERVED_ALIASES:
+            self.fault(places["alias"], f'"{alias}" is reserved', key="headers.alias",
+                       hint="choose another alias")
         return Headers(**values)
 
     # -- generic ----------------------------------------------------------------------------

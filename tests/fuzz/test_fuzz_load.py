@@ -28,7 +28,8 @@ SEEDS = tuple(file.read_bytes() for file in sorted(CONF.rglob("*.yaml")))
 TOKENS = tuple(token.encode() for token in (
     "headers", "alias", "config", "exports", "environ", "enforce", "mode", "mount", "path", "key",
     "value", "Public", "Overlay", "Execfd", "cgroups", "io", "max", "capabilities", "cap", "add",
-    "share_net", "umask", "8:0 rbps=", "cpuset: {cpus: ", "0-8191,", "512m", "$NODE_PATH", "${", "\\$", "/", "..", "a", "0", "9" * 20,
+    "share_net", "umask", "8:0 rbps=",
+    "cpuset: {cpus: ", "0-8191,", "512m", "$NODE_PATH", "${", "\\$", "/", "..", "a", "0", "9" * 20,
     ": ", "- ", "? ", ", ", "[", "]", "{", "}", "\n", "\n  ", "\n    ", "\t", " ", "&a ", "*a",
     "!!", "!x ", "'", '"', "|", ">", "|2-", "#", "%", "---\n", "...\n", "<<", "\\x00", "\\u2028",
     "\u2028", "\ufeff", "\x85", "\r", "~", "=", "@", "`"))

@@ -53,6 +53,13 @@ def test_an_alias_with_a_slash_is_refused_and_nothing_is_made(tmp_path: Path,
     assert os.listdir(tmp_path) == []
 
 
+@pytest.mark.parametrize("alias", ["redmain", "_private"])
+def test_a_reserved_alias_is_refused(tmp_path: Path, main: Main, alias: str) -> None:
+    with pytest.raises(RedpakError, match=f'the alias "{alias}" is reserved; choose another'):
+        create_node(str(tmp_path / "core"), alias=alias, main=main)
+    assert os.listdir(tmp_path) == []
+
+
 def test_an_alias_of_the_family_is_refused(tmp_path: Path, main: Main) -> None:
     create_node(str(tmp_path / "core"), alias="core", main=main)
     with pytest.raises(RedpakError, match=r"the alias core belongs to both"):

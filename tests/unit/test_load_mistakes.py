@@ -46,6 +46,9 @@ MISTAKES = (
             "headers:\n  alias: ..\n",
             2, 'headers.alias: ".." is not an alias; use letters, digits and + _ @ . - only '
             "(at most 64, not . or ..)"),
+    Mistake("alias of the core OS",
+            "headers:\n  alias: redmain\n",
+            2, 'headers.alias: "redmain" is reserved; choose another alias'),
     Mistake("unknown header",
             "headers:\n  alias: demo\n  nmae: x\n",
             3, 'headers: unknown key "nmae"; did you mean "name"?'),

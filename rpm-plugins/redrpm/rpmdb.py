@@ -13,7 +13,7 @@ import os
 import shutil
 import sqlite3
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Optional
@@ -83,12 +83,17 @@ def read_names(directory: str) -> dict[int, str]:
     if not _database_files(directory):
         return {}
     with open_rpmdb(directory) as ts:
-        index = ts.dbIndex("name")
-        return {
-            number: key.decode() if isinstance(key, bytes) else key
-            for key in index
-            for number, _position in index.instances()
-        }
+        return read_index(ts)
+
+
+def read_index(ts: Any) -> dict[int, str]:
+    """read_names() of an open rpmdb."""
+    index = ts.dbIndex("name")
+    return {
+        number: key.decode() if isinstance(key, bytes) else key
+        for key in index
+        for number, _position in index.instances()
+    }
 
 
 def nevra(header: Any) -> str:
@@ -114,33 +119,91 @@ def read_triggers(ts: Any) -> bool:
 
 
 def build_family_rpmdb(
-    members: Sequence[Member], directory: str, *, cache: Optional[str] = None
+    members: Sequence[Member],
+    directory: str,
+    *,
+    cache: Optional[str] = None,
+    forced: Collection[str] = (),
 ) -> FamilyRpmdb:
-    """Merge the rpmdbs of ``members`` into the new ``directory``.
+    """Merge the rpmdbs of ``members``, oldest first, into the new ``directory``.
 
-    ``cache`` is a directory that an earlier command may have left with save_cache(); it is used
-    when every member is unchanged since. Members are only ever read from copies. Raises
-    RedpakError.
+    A package that a younger member has too is shadowed: the older one is left out, as is every
+    package of an ancestor whose name is in ``forced`` (design section 3, "Shadowing"). ``cache`` is
+    a directory that an earlier command may have left with save_cache(); it is used when every
+    member is unchanged since. Members are only ever read from copies. Raises RedpakError.
     """
     present = [member for member in members if _database_files(member.directory)]
     os.makedirs(directory)
-    if cache is not None:
+    if cache is not None and not forced:
         cached = _load_cache(cache, _cache_key(present), directory)
         if cached is not None:
             return FamilyRpmdb(directory, cached)
-    if not present:
+    with tempfile.TemporaryDirectory(dir=os.path.dirname(directory)) as work:
+        copies = [_copy_member(member, f"{work}/{n}") for n, member in enumerate(present)]
+        hidden = _find_shadowed(copies, forced)
+        return FamilyRpmdb(directory, _merge(copies, hidden, directory))
+
+
+def _copy_member(member: Member, directory: str) -> Member:
+    os.mkdir(directory)
+    _copy_database(member.directory, directory)
+    return Member(member.owner, directory)
+
+
+def _find_shadowed(members: Sequence[Member], forced: Collection[str]) -> list[set[int]]:
+    """For each member the numbers of the headers to leave out."""
+    hidden: list[set[int]] = []
+    younger = set(forced)
+    leaf = members[-1].owner if members else ""
+    for member in reversed(members):
+        names = read_names(member.directory)
+        seen = younger if member.owner != leaf else set()
+        shadowed = {number for number, name in names.items() if name in seen}
+        hidden.insert(0, {n for n in shadowed if not _is_multi_install(member.directory, n)})
+        younger = younger | set(names.values())
+    return hidden
+
+
+def _is_multi_install(directory: str, number: int) -> bool:
+    """Keys and install-only packages (kernels) exist side by side: they never shadow."""
+    with open_rpmdb(directory) as ts:
+        header = load_header(ts, number)
+        provides = header[rpm.RPMTAG_PROVIDENAME]
+    return header[rpm.RPMTAG_NAME] == "gpg-pubkey" or any(
+        name.startswith("installonlypkg(") for name in provides
+    )
+
+
+def _merge(
+    members: Sequence[Member], hidden: Sequence[set[int]], directory: str
+) -> dict[int, Installed]:
+    if not members:
         run(["rpmdb", "--dbpath", directory, "--initdb"], package="rpm")
-        return FamilyRpmdb(directory, {})
+        return {}
     # Importing is 100 times slower than copying: the largest member is the base.
-    present.sort(key=lambda member: -_database_size(member.directory))
-    _copy_database(present[0].directory, directory)
-    packages = _name_new({}, directory, present[0].owner)
-    for member in present[1:]:
-        with tempfile.TemporaryDirectory(dir=os.path.dirname(directory)) as copy:
-            _copy_database(member.directory, copy)
-            import_headers(directory, _export(copy))
-        packages = _name_new(packages, directory, member.owner)
-    return FamilyRpmdb(directory, packages)
+    order = sorted(range(len(members)), key=lambda n: -_database_size(members[n].directory))
+    base = members[order[0]]
+    _copy_database(base.directory, directory)
+    _erase_headers(directory, hidden[order[0]])
+    packages = _name_new({}, directory, base.owner)
+    for n in order[1:]:
+        with open_rpmdb(members[n].directory) as ts:
+            wanted = sorted(read_index(ts).keys() - hidden[n])
+            stream = header_stream(load_header(ts, number) for number in wanted)
+        if stream:
+            import_headers(directory, stream)
+        packages = _name_new(packages, directory, members[n].owner)
+    return packages
+
+
+def _erase_headers(directory: str, numbers: Collection[int]) -> None:
+    """Take headers out of a private rpmdb; no file is touched and no scriptlet runs."""
+    if not numbers:
+        return
+    with open_rpmdb(directory) as ts:
+        labels = [nevra(load_header(ts, number)) for number in sorted(numbers)]
+    options = ["--justdb", "--nodeps", "--noscripts", "--notriggers"]
+    run(["rpm", "--dbpath", directory, "-e", *options, *labels], package="rpm")
 
 
 def create_rpmdb(directory: str) -> None:
@@ -288,11 +351,6 @@ def _copy_database(source: str, target: str) -> None:
             shutil.copyfile(os.path.join(source, name), os.path.join(target, name))
         except OSError as err:
             raise RedpakError(f"{source}/{name}: cannot read the rpmdb: {err.strerror}") from err
-
-
-def _export(directory: str) -> bytes:
-    with open_rpmdb(directory) as ts:
-        return header_stream(ts.dbMatch())
 
 
 def load_header(ts: Any, number: int) -> Any:

@@ -144,12 +144,14 @@ class _TagMerger:
 
     def _oldest(self, tag: Tag) -> Any:
         admins = sorted((*self.admins, *self.user_admins), key=lambda speaker: speaker.rank)
-        said = self._statements((*self.enforce, *admins, *self.nodes, self.redmain), tag)
+        said = self._statements((*self.enforce, *admins, *self.nodes), tag)
+        defaults = self._statements((self.redmain,), tag)
         if not said:
-            return self._settle(tag, None, [])
+            return self._settle(tag, defaults[0] if defaults else None, [])
+        node = said[0].origin.node
         return self._settle(tag, said[0], [
-            Overridden(other.origin, other.text, f"{said[0].origin.node} wins ({said[0].origin})")
-            for other in said[1:]])
+            *(Overridden(lost.origin, lost.text, f"{node} wins") for lost in said[1:]),
+            *(_lost_default(node, lost) for lost in defaults)])
 
     def _settle(self, tag: Tag, statement: Statement | None, overrode: list[Overridden]) -> Any:
         """Note the provenance and give the value: the statement's, else the tag's default."""
@@ -197,9 +199,7 @@ class _TagMerger:
                                            f"{wanted.origin.node} tightens it"))
                 written = wanted.written if value == wanted.value else value
                 held = Statement(value, wanted.origin, write(value), written)
-        overrode += [Overridden(lost.origin, lost.text,
-                                f"{held.origin.node} wins over the default of redmain")
-                     for lost in defaults]
+        overrode += [_lost_default(held.origin.node, lost) for lost in defaults]
         return held, overrode
 
     def _cumulate(self, tag: Tag) -> tuple[str, ...]:
@@ -234,6 +234,10 @@ class _TagMerger:
             if held is not None:
                 self.provenance[key] = Provenance((held.origin,), (held.written,), tuple(overrode))
                 yield replace(held.value, cap=cap)
+
+
+def _lost_default(winner: str, lost: Statement) -> Overridden:
+    return Overridden(lost.origin, lost.text, f"{winner} wins over the default of redmain")
 
 
 def _write(value: Any, tag: Tag) -> str:

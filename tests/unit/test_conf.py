@@ -211,8 +211,8 @@ def test_mergeconfig_says_where_each_value_came_from(pool: Path) -> None:
     add_config(pool / "core/demo", "  umask: 077\n  share_net: enabled\n")
     core, demo = (f"{pool}/{name}/etc/redpack.yaml" for name in ("core", "core/demo"))
     lines = red_conf("mergeconfig", f"--rp={pool}/core/demo").stdout
-    assert (f"  umask: \"027\"  # agl-core, {core}:11; not '077' of {demo}:11 (agl-core wins "
-            f"({core}:11)); not '022' of {MAIN}:") in lines
+    assert (f"  umask: \"027\"  # agl-core, {core}:11; not '077' of {demo}:11 (agl-core wins); "
+            f"not '022' of {MAIN}:16 (agl-core wins over the default of redmain)\n") in lines
     assert f"    - /nodes/agl-demo/usr/bin  # agl-demo, {demo}:14\n" in lines
     assert "  hostname: $LEAF_ALIAS  # redmain, " in lines
     assert f"  # agl-core, {core}:" in lines

@@ -220,8 +220,8 @@ class Tags:
         is_list=True, expands=True)
     derived_files: tuple[str, ...] = tag(
         "derived-files", kinds.PATH, "Shell patterns (* matches / too) of files that triggers "
-        "derive from others: a transaction keeps no copy of them that no package owns.", rule=Rule.CUMULATE,
-        is_list=True)
+        "derive from others: a transaction keeps no copy of them that no package owns.",
+        rule=Rule.CUMULATE, is_list=True)
     umask: int | None = tag("umask", kinds.UMASK, "The file mode creation mask, in octal.")
     hostname: str | None = tag(
         "hostname", kinds.LINE, "The host name in the namespace.", expands=True)

@@ -1,0 +1,292 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What an application that wants out tries: all of it fails, for users and for root."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import threading
+from pathlib import Path
+
+import pytest
+
+from support.actors import actor_kinds, find_actor
+from support.wrapping import Ground, copy_red_wrap, make_ground
+
+
+@pytest.fixture(scope="module")
+def command(session_pool: Path) -> Path:
+    return copy_red_wrap(session_pool / "wrap-isolation")
+
+
+@pytest.fixture(params=actor_kinds())
+def ground(request: pytest.FixtureRequest, pool_root: Path, command: Path) -> Ground:
+    return make_ground(find_actor(request.param), pool_root, command)
+
+
+@pytest.fixture
+def node(ground: Ground) -> Path:
+    return ground.node("core")
+
+
+def fails(ground: Ground, node: Path, script: str) -> str:
+    """Run a script that must fail; what it says."""
+    done = ground.run(node, "sh", "-c", script)
+    assert done.returncode not in (0, 125, 127), (done.stdout, done.stderr)
+    return done.stderr
+
+
+def test_a_parents_private_files_are_not_seen(ground: Ground, node: Path) -> None:
+    ground.write(node / "private/secret", "parent's")
+    child = ground.node("core/app")
+    ground.write(child / "private/secret", "child's")
+    assert ground.output(child, "cat", "/nodes/_private/secret") == "child's"
+    assert ground.output(node, "cat", "/nodes/_private/secret") == "parent's"
+    assert "child's" not in ground.output(node, "sh", "-c", "grep -rs child.s /nodes || true")
+
+
+def test_a_siblings_private_files_are_not_seen(ground: Ground, node: Path) -> None:
+    one, two = ground.node("core/one"), ground.node("core/two")
+    ground.write(one / "private/secret", "one's")
+    assert ground.output(two, "sh", "-c", "ls /nodes; ls /nodes/_private") == (
+        "_private\ncore\ntwo\n")
+
+
+def test_restricted_mounts_cannot_be_written(ground: Ground, node: Path) -> None:
+    ground.write(node / "usr/file", "content")
+    assert "Read-only file system" in fails(ground, node, "echo x >/nodes/core/usr/file")
+    assert "Read-only file system" in fails(ground, node, "touch /usr/bin/x")
+    assert (node / "usr/file").read_text() == "content"
+
+
+@pytest.mark.parametrize("script", [
+    "mount -o remount,rw,bind /nodes/core/usr",
+    "umount /nodes/core/usr",
+    "mount -t tmpfs none /mnt",
+    "unshare -Urm sh -c 'mount -o remount,rw,bind /nodes/core/usr && touch /nodes/core/usr/x'",
+    "unshare -Urm sh -c 'umount /nodes/core/usr'",
+    "unshare -Urm sh -c 'umount -l /usr/lib'",
+])
+def test_mounts_cannot_be_changed(ground: Ground, node: Path, script: str) -> None:
+    fails(ground, node, script)
+    assert not (node / "usr/x").exists()
+
+
+def test_public_mounts_can_be_written(ground: Ground, node: Path) -> None:
+    ground.output(node, "sh", "-c", "echo x >/nodes/core/var/file")
+    assert (node / "var/file").read_text() == "x\n"
+    assert (node / "var/file").stat().st_uid == ground.actor.uid
+
+
+def test_two_instances_do_not_share_an_anonymous_directory(ground: Ground) -> None:
+    node = ground.node("core", exports=["- {mode: Anonymous, mount: /nodes/core/var/mine}"])
+    first = ground.actor.popen(
+        [ground.command, f"--redpath={node}", "sh", "-c",
+         "echo x >/nodes/core/var/mine/file; echo ready; read line"],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert first.stdout and first.stdout.readline() == "ready\n"
+    assert ground.output(node, "ls", "/nodes/core/var/mine") == ""
+    first.communicate("\n")
+
+
+def test_the_network_is_out_of_reach(ground: Ground, node: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        script = f"import socket; socket.create_connection(('127.0.0.1', {port}), 2)"
+        accepted = threading.Thread(target=server.accept, daemon=True)
+        accepted.start()
+        done = ground.run(node, "python3", "-c", script)
+        assert done.returncode == 1 and "Error" in done.stderr
+        shared = ground.node("shared", config=["share_net: enabled"])
+        assert ground.run(shared, "python3", "-c", script).returncode == 0
+
+
+def test_host_processes_are_neither_seen_nor_signalled(ground: Ground, node: Path) -> None:
+    target = ground.actor.popen(["sleep", "100"])
+    try:
+        assert int(ground.output(node, "sh", "-c", "ls -d /proc/[0-9]* | wc -l")) < 8
+        fails(ground, node, f"kill -9 {target.pid}" if target.pid > 50 else "false")
+        fails(ground, node, "kill -9 -1; exit 3")
+        assert target.poll() is None
+    finally:
+        target.kill()
+        target.wait()
+
+
+def test_no_capability_is_left_and_none_comes_back(ground: Ground, node: Path) -> None:
+    status = ground.output(node, "grep", "Cap", "/proc/self/status")
+    assert {line.split()[1] for line in status.splitlines()} == {"0" * 16}
+    assert "NoNewPrivs:\t1" in ground.output(node, "cat", "/proc/self/status")
+
+
+def test_one_capability_is_given_and_no_other(ground: Ground) -> None:
+    node = ground.node("core", config=["capabilities:", "  - {cap: CAP_NET_ADMIN, add: true}"])
+    status = ground.output(node, "grep", "CapEff", "/proc/self/status")
+    assert status.split()[1] == f"{1 << 12:016x}"
+
+
+def test_no_process_leads_out(ground: Ground, node: Path) -> None:
+    """A process outside has no number here; bwrap's own, number 1, has the application's root."""
+    script = ("import ctypes, os; libc = ctypes.CDLL(None, use_errno=True); "
+              f"libc.ptrace(16, {os.getpid()}, 0, 0); print(os.strerror(ctypes.get_errno()))")
+    if os.getpid() > 50:
+        assert ground.output(node, "python3", "-c", script) == "No such process\n"
+    inside = ground.output(node, "ls", "/")
+    assert ground.output(node, "sh", "-c", "ls /proc/1/root/ 2>/dev/null || ls /") == inside
+
+
+def test_a_descriptor_that_the_caller_left_open_does_not_cross(ground: Ground, node: Path) -> None:
+    ground.settle()
+    for number in (5, 9, 10, 42, 255):
+        script = f"exec {number}</etc; exec {ground.command} --redpath={node} ls /proc/self/fd"
+        for _ in range(2):
+            done = ground.actor.run(["bash", "-c", script])
+            assert done.stdout.split() == ["0", "1", "2", "3"], (number, done.stderr)
+
+
+def test_a_descriptor_that_is_exported_crosses_as_a_file(ground: Ground) -> None:
+    node = ground.node("core", exports=["- {mode: Internal, mount: /etc/handed, path: 7}"])
+    script = f"exec 7<<<handed; exec {ground.command} --redpath={node} cat /etc/handed"
+    done = ground.actor.run(["bash", "-c", script])
+    assert done.stdout == "handed\n", done.stderr
+    done = ground.run(node, "true")
+    assert done.returncode == 125
+    assert "file descriptor 7 is not open; start red-wrap with 7<FILE" in done.stderr
+
+
+def test_a_symlink_in_a_node_does_not_lead_out(ground: Ground) -> None:
+    node = ground.node("core", exports=["- {mode: Public, mount: /data, path: $NODE_PATH/var/a/b}"])
+    (node / "var/a/b").mkdir(parents=True)
+    outside = ground.directory / "outside"
+    outside.mkdir()
+    ground.settle()
+    ground.output(node, "true")
+    ground.output(node, "true")
+    for step, target in (("var/a/b", outside), ("var/a", outside)):
+        (node / step).rename(node / "var/aside")
+        (node / step).symlink_to(target)
+        done = ground.run(node, "ls", "/data")
+        assert done.returncode == 125
+        assert f"{node}/{step} is a symbolic link to {outside}" in done.stderr
+        (node / step).unlink()
+        (node / "var/aside").rename(node / step)
+    ground.output(node, "true")
+
+
+def test_a_symlink_at_a_mount_point_makes_nothing_outside(ground: Ground) -> None:
+    node = ground.node("core", exports=["- {mode: Tmpfs, mount: /nodes/core/var/cache/x}"])
+    outside = ground.directory / "outside"
+    outside.mkdir()
+    os.chown(outside, ground.actor.uid, ground.actor.gid)
+    (node / "var/cache").symlink_to(outside)
+    done = ground.run(node, "true")
+    assert done.returncode == 125 and "is a symbolic link" in done.stderr
+    assert list(outside.iterdir()) == []
+
+
+@pytest.mark.parametrize(("export", "message"), [
+    ("{mode: Tmpfs, mount: $NODE_PATH/.redpak/x}", "choose another mount point"),
+    ("{mode: Public, mount: /x, path: $NODE_PATH/.redpak}", "is redpak's own"),
+    ("{mode: Restricted, mount: /x, path: $NODE_PATH/.redpak}", "is redpak's own"),
+    ("{mode: PublicFile, mount: /x, path: $NODE_PATH/etc/redpack.yaml}", "is redpak's own"),
+    ("{mode: Public, mount: /x, path: $NODE_PATH/etc}", "would be writable"),
+    ("{mode: Public, mount: /x, path: $NODE_PATH}", "would be writable"),
+    ("{mode: Public, mount: /x/../y, path: $NODE_PATH/var}", '".." part'),
+    ("{mode: Public, mount: /x, path: $NODE_PATH/var/../../..}", '".." part'),
+])
+def test_redpaks_own_files_and_traversal_are_refused(
+        ground: Ground, export: str, message: str) -> None:
+    node = ground.node("core", exports=[f"- {export}"])
+    done = ground.run(node, "true")
+    assert done.returncode == 125 and message in done.stderr, done.stderr
+    assert f"{node}/etc/redpack.yaml:7" in done.stderr
+
+
+def test_root_does_not_run_a_users_command_as_root(ground: Ground) -> None:
+    node = ground.node("core", environ=["- {key: WHO, value: id -u, mode: Execfd}"])
+    if os.geteuid() == 0:
+        root = Ground(find_actor("root").with_environ(**ground.actor.environ), ground.directory,
+                      ground.command)
+        ground.settle()
+        for _ in range(2):
+            assert root.output(node, "sh", "-c", "echo $WHO") == f"{ground.actor.uid}\n"
+
+
+def test_a_command_of_a_third_user_is_not_run(ground: Ground) -> None:
+    if ground.actor.kind != "user" or os.geteuid() != 0:
+        pytest.skip("needs a second user: run as root")
+    node = ground.node("core", environ=["- {key: WHO, value: id -u, mode: Execfd}"])
+    os.chown(node / "etc/redpack.yaml", 12345, 12345)
+    done = ground.run(node, "true")
+    assert done.returncode == 125
+    assert "the command is not run: that file belongs to uid 12345" in done.stderr
+
+
+def test_a_command_that_anybody_may_change_is_not_run(ground: Ground) -> None:
+    node = ground.node("core", environ=["- {key: WHO, value: id -u, mode: Execfd}"])
+    (node / "etc/redpack.yaml").chmod(0o666)
+    done = ground.run(node, "true")
+    assert done.returncode == 125 and "anybody may write that file" in done.stderr
+
+
+def test_the_seccomp_profile_refuses_what_containers_refuse(ground: Ground) -> None:
+    node = ground.node("core", config=["seccomp: default"])
+    assert "Operation not permitted" in fails(ground, node, "unshare -U true")
+    assert ground.output(node, "sh", "-c", "echo fine | cat; (exit 0) & wait") == "fine\n"
+    assert ground.output(node, "python3", "-c", "import threading; t = threading.Thread(target="
+                         "print, args=['thread']); t.start(); t.join()") == "thread\n"
+    broken = ground.node("broken", config=["seccomp: /etc/hostname"])
+    assert "is no compiled filter" in ground.run(broken, "true").stderr
+
+
+def test_set_user_and_map_root_user_change_who_one_is(ground: Ground) -> None:
+    mapped = ground.node("mapped", config=["map-root-user: true"])
+    assert ground.output(mapped, "id", "-u") == "0\n"
+    other = ground.node("other", config=["set-user: 12345", "set-group: 12346"])
+    (other / "private").chmod(0o755)
+    assert ground.output(other, "sh", "-c", "id -u; id -g") == "12345\n12346\n"
+    unknown = ground.node("unknown", config=["set-user: nobody-has-this"])
+    done = ground.run(unknown, "true")
+    assert f"{unknown}/etc/redpack.yaml:3: config.set-user: there is no user" in done.stderr
+
+
+def test_a_namespace_can_be_joined(ground: Ground) -> None:
+    if ground.actor.kind != "root":
+        node = ground.node("core", config=["share_net: /proc/1/ns/net"])
+        done = ground.run(node, "true")
+        assert done.returncode == 125 and "config.share_net: cannot" in done.stderr
+        return
+    holder = subprocess.Popen(["unshare", "-n", "sh", "-c", "echo ready; exec sleep 100"],
+                              stdout=subprocess.PIPE, text=True)
+    try:
+        assert holder.stdout and holder.stdout.readline() == "ready\n"
+        path = f"/proc/{holder.pid}/ns/net"
+        node = ground.node("core", config=[f"share_net: {path}"])
+        assert ground.output(node, "readlink", "/proc/self/ns/net").strip() == os.readlink(path)
+    finally:
+        holder.kill()
+        holder.wait()
+
+
+def test_a_time_namespace_of_its_own_is_possible(ground: Ground) -> None:
+    node = ground.node("core", config=["share_time: disabled"])
+    assert ground.output(node, "readlink", "/proc/self/ns/time").strip() != os.readlink(
+        "/proc/self/ns/time")
+
+
+def test_smack_without_smack_is_explained(ground: Ground) -> None:
+    if os.path.ismount("/sys/fs/smackfs"):
+        pytest.skip("this kernel has SMACK")
+    node = ground.node("core", config=["smack: App"])
+    done = ground.run(node, "true")
+    assert done.returncode == 125 and "SMACK is not active on this kernel" in done.stderr
+
+
+def test_a_lock_is_held_while_the_application_runs(ground: Ground) -> None:
+    node = ground.node("core", exports=["- {mode: Lock, mount: /nodes/core/var/lock}"])
+    ground.write(node / "var/lock", "")
+    script = ("import fcntl; f = open('/nodes/core/var/lock', 'r+'); "
+              "fcntl.lockf(f, fcntl.LOCK_EX | fcntl.LOCK_NB)")
+    done = ground.run(node, "python3", "-c", script)
+    assert done.returncode == 1 and "BlockingIOError" in done.stderr

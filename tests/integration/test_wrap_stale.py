@@ -1,0 +1,265 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A compiled launch plan is used while nothing it came from has changed, and never after."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from support.actors import actor_kinds, find_actor
+from support.wrapping import Ground, copy_red_wrap, make_ground
+
+
+@pytest.fixture(scope="module")
+def command(session_pool: Path) -> Path:
+    return copy_red_wrap(session_pool / "wrap-stale")
+
+
+@pytest.fixture(params=actor_kinds())
+def ground(request: pytest.FixtureRequest, pool_root: Path, command: Path) -> Ground:
+    return make_ground(find_actor(request.param), pool_root, command)
+
+
+SHOW = ["- {key: SHOWN, value: one}"]
+
+
+@pytest.fixture
+def node(ground: Ground) -> Path:
+    node = ground.node("core", environ=SHOW)
+    assert shown(ground, node) == "one"
+    return node
+
+
+def shown(ground: Ground, node: Path, **environ: str) -> str:
+    """What $SHOWN is, launched when all files have settled; then launched warm the same."""
+    ground.settle()
+    first = ground.output(node, "sh", "-c", "echo $SHOWN", env=environ)
+    assert ground.output(node, "sh", "-c", "echo $SHOWN", env=environ) == first
+    return first.strip()
+
+
+def is_warm(ground: Ground, node: Path, **environ: str) -> bool:
+    """Whether a launch goes without Python: one that cannot start."""
+    main = ground.command.parent / "__main__.py"
+    hidden = main.with_suffix(".hidden")
+    main.rename(hidden)
+    try:
+        return ground.run(node, "true", env=environ).returncode == 0
+    finally:
+        hidden.rename(main)
+
+
+def edit(path: Path, old: str, new: str) -> None:
+    """Change a file in place: same inode."""
+    text = path.read_text()
+    assert old in text
+    with path.open("r+") as stream:
+        stream.write(text.replace(old, new))
+        stream.truncate()
+
+
+def test_an_unchanged_node_is_launched_warm(ground: Ground, node: Path) -> None:
+    assert is_warm(ground, node)
+    assert ground.plan(node).stat().st_mode & 0o777 == 0o600
+
+
+def test_a_warm_launch_equals_a_cold_one(ground: Ground, node: Path) -> None:
+    words = ("sh", "-c", "env | sort; cat /proc/mounts; id; umask; ls -l /proc/self/fd | wc -l")
+    warm = ground.output(node, *words)
+    ground.plan(node).unlink()
+    assert warm == ground.output(node, *words)
+
+
+def test_changed_content_is_noticed(ground: Ground, node: Path) -> None:
+    edit(node / "etc/redpack.yaml", "one", "two")
+    assert shown(ground, node) == "two"
+
+
+def test_changed_content_of_the_same_size_and_times_is_noticed(ground: Ground, node: Path) -> None:
+    config = node / "etc/redpack.yaml"
+    before = config.stat()
+    edit(config, "one", "two")
+    os.utime(config, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert config.stat().st_mtime_ns == before.st_mtime_ns
+    assert not is_warm(ground, node)
+    assert shown(ground, node) == "two"
+
+
+def test_a_replacement_with_an_older_time_is_noticed(ground: Ground, node: Path) -> None:
+    config = node / "etc/redpack.yaml"
+    other = ground.write(node / "etc/new.yaml", config.read_text().replace("one", "two"))
+    os.utime(other, (1, 1))
+    other.rename(config)
+    assert shown(ground, node) == "two"
+
+
+def test_a_change_right_after_a_launch_is_noticed(ground: Ground, node: Path) -> None:
+    """No time stamp granularity lets two states of a file look the same."""
+    for value in ("two", "six", "ten", "two", "six", "ten"):
+        edit(node / "etc/redpack.yaml", ground.output(
+            node, "sh", "-c", "echo $SHOWN").strip(), value)
+        assert ground.output(node, "sh", "-c", "echo $SHOWN").strip() == value
+
+
+def test_changes_of_the_status_are_noticed(ground: Ground, node: Path) -> None:
+    edit(node / ".rednode.yaml", "Enable", "Disable")
+    done = ground.run(node, "true")
+    assert done.returncode == 125 and "has the state Disable" in done.stderr
+
+
+def test_changes_of_main_yaml_and_another_one_are_noticed(ground: Ground, node: Path) -> None:
+    other = ground.write(ground.directory / "other/main.yaml", ground.main.read_text())
+    edit(other, "hostname: $LEAF_ALIAS", "hostname: elsewhere")
+    assert ground.output(node, "hostname") == "core\n"
+    assert ground.output(node, "hostname", options=[f"--rmain={other}"]) == "elsewhere\n"
+    assert ground.output(node, "hostname", env={"redpak_MAIN": str(other)}) == "elsewhere\n"
+    assert ground.output(node, "hostname") == "core\n"
+    edit(ground.main, "hostname: $LEAF_ALIAS", "hostname: changed")
+    assert ground.output(node, "hostname") == "changed\n"
+
+
+def test_changes_of_an_ancestor_are_noticed(ground: Ground, node: Path) -> None:
+    child = ground.node("core/app")
+    assert shown(ground, child) == "one"
+    edit(node / "etc/redpack.yaml", "one", "two")
+    assert shown(ground, child) == "two"
+
+
+def test_a_new_node_between_is_noticed(ground: Ground) -> None:
+    leaf = ground.node("pool/between/leaf", environ=SHOW)
+    assert shown(ground, leaf) == "one"
+    ground.node("pool/between", environ=["- {key: SHOWN, value: older}"])
+    assert shown(ground, leaf) == "older"
+    (ground.directory / "pool/between/.rednode.yaml").unlink()
+    assert shown(ground, leaf) == "one"
+
+
+def test_a_configuration_of_the_preferred_name_is_noticed(ground: Ground, node: Path) -> None:
+    config = node / "etc/redpack.yaml"
+    config.rename(node / "etc/redpak.yaml")
+    assert shown(ground, node) == "one"
+    ground.write(config, (node / "etc/redpak.yaml").read_text().replace("one", "two"))
+    assert shown(ground, node) == "two"
+
+
+def test_a_moved_node_is_noticed(ground: Ground, node: Path) -> None:
+    moved = node.rename(node.with_name("moved"))
+    done = ground.run(moved, "true")
+    assert done.returncode == 125 and "was created at" in done.stderr
+    assert ground.run(node, "true").returncode == 125
+
+
+def test_a_link_to_another_node_is_noticed(ground: Ground, node: Path) -> None:
+    other = ground.node("other", environ=["- {key: SHOWN, value: two}"])
+    link = ground.directory / "link"
+    link.symlink_to(node)
+    assert shown(ground, link) == "one"
+    link.unlink()
+    link.symlink_to(other)
+    assert shown(ground, link) == "two"
+
+
+def test_changed_variables_of_the_template_are_noticed(ground: Ground) -> None:
+    node = ground.node("core", environ=["- {key: SHOWN, value: '$ASKED-${NODE_PREFIX}'}"])
+    assert shown(ground, node, ASKED="a") == "a-"
+    assert shown(ground, node, ASKED="b") == "b-"
+    assert shown(ground, node, ASKED="") == "-"
+    assert shown(ground, node, ASKED="b", NODE_PREFIX="p") == "b-p"
+    assert shown(ground, node) == "#undef:ASKED-"
+
+
+def test_variables_that_nothing_asks_for_do_not_matter(ground: Ground, node: Path) -> None:
+    assert is_warm(ground, node, UNRELATED="changed")
+
+
+def test_inherited_variables_are_todays(ground: Ground) -> None:
+    node = ground.node("core", config=["inherit-env: false"],
+                       environ=["- {key: SHOWN, mode: Inherit}"])
+    assert shown(ground, node, SHOWN="a") == "a"
+    assert shown(ground, node, SHOWN="b") == "b"
+    assert shown(ground, node) == ""
+
+
+def test_values_of_one_launch_are_never_kept(ground: Ground) -> None:
+    node = ground.node("core", environ=["- {key: SHOWN, value: $UUID}"])
+    ground.settle()
+    seen = {ground.output(node, "sh", "-c", "echo $SHOWN") for _ in range(3)}
+    assert len(seen) == 3 and not ground.plan(node).exists()
+
+
+def test_another_bubblewrap_is_noticed(ground: Ground, node: Path) -> None:
+    tool = ground.script(ground.directory / "tools/bwrap", 'SHOWN=other exec echo "other bwrap"')
+    search = f"{tool.parent}:{ground.actor.environ['PATH']}"
+    assert ground.output(node, "true") == ""
+    assert ground.output(node, "true", options=[f"--bwrap={tool}"]) == "other bwrap\n"
+    assert ground.output(node, "true", env={"PATH": search}) == "other bwrap\n"
+    tool.rename(tool.with_name("hidden"))
+    assert shown(ground, node, PATH=search) == "one"
+    tool.with_name("hidden").rename(tool)
+    assert ground.output(node, "true", env={"PATH": search}) == "other bwrap\n"
+
+
+def test_a_replaced_bubblewrap_is_noticed(ground: Ground, node: Path) -> None:
+    tool = ground.directory / "tools/bwrap"
+    tool.parent.mkdir()
+    shutil.copy(shutil.which("bwrap") or "", tool)
+    options = [f"--bwrap={tool}"]
+    ground.settle()
+    ground.output(node, "true", options=options)
+    tool.unlink()
+    ground.script(tool, "echo replaced")
+    assert not ground.plan(node).read_text().startswith("echo")
+    assert ground.output(node, "true", options=options) == "replaced\n"
+
+
+def test_another_user_makes_a_plan_of_his_own(ground: Ground, node: Path) -> None:
+    if ground.actor.kind != "user" or os.geteuid() != 0:
+        pytest.skip("needs a second user: run as root")
+    home = ground.directory / "root-home"
+    home.mkdir(mode=0o700)
+    root = Ground(find_actor("root").with_environ(
+        **{**ground.actor.environ, "HOME": str(home)}), ground.directory, ground.command)
+    before = ground.plan(node).read_bytes()
+    assert root.output(node, "id", "-u") == "0\n"
+    assert ground.plan(node).read_bytes() == before
+    assert (home / f".cache/redpak{node}/launch").exists()
+    assert root.output(node, "id", "-u") == "0\n"
+    assert ground.output(node, "id", "-u") == f"{ground.actor.uid}\n"
+
+
+def test_a_plan_that_somebody_else_wrote_is_not_read(ground: Ground, node: Path) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("needs a second user: run as root")
+    plan = ground.plan(node)
+    plan.write_text(plan.read_text().replace("plan_run() {", "plan_run() {\necho stolen"))
+    assert ground.output(node, "echo", "x") == "stolen\nx\n"
+    os.chown(plan, 12345, 12345)
+    assert ground.output(node, "echo", "x") == "x\n"
+
+
+def test_a_damaged_plan_is_not_used(ground: Ground, node: Path) -> None:
+    plan = ground.plan(node)
+    for text in ("", "#redpak-launch-plan 0\n", "rubbish", plan.read_text()[20:]):
+        plan.write_text(text)
+        assert ground.output(node, "sh", "-c", "echo $SHOWN") == "one\n"
+        plan.write_text(text)
+
+
+def test_an_installation_of_another_red_wrap_is_noticed(ground: Ground, node: Path) -> None:
+    module = ground.command.parent / "compiled.py"
+    module.touch()
+    assert not is_warm(ground, node)
+
+
+def test_the_warm_path_starts_one_process_beside_bwrap(ground: Ground, node: Path) -> None:
+    """stat(1): nothing else, and no Python."""
+    if shutil.which("strace") is None:
+        pytest.skip("needs strace")
+    done = ground.actor.run(["strace", "-f", "-e", "trace=execve", ground.command,
+                             f"--redpath={node}", "/usr/bin/true"])
+    started = [line.split('"')[1] for line in done.stderr.splitlines()
+               if "execve(" in line and "= 0" in line]
+    assert started == [str(ground.command), "/usr/bin/stat", "/usr/bin/bwrap", "/usr/bin/true"]

@@ -100,6 +100,8 @@ def test_modules_and_functions_stay_short() -> None:
         where = path.relative_to(CHECKOUT)
         if text.count("\n") > MODULE_LINES:
             wrong.append(f"{where}: {text.count(chr(10))} lines")
+        if where.parts[0] == "tests":
+            continue  # a test that lists forty packages is long, but not deep
         for node in ast.walk(ast.parse(text)):
             if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
                 length = (node.end_lineno or node.lineno) - node.lineno + 1

@@ -164,18 +164,6 @@ def check_node(node: Node, *, force: bool = False) -> None:
                           hint="set it with --state=Enable, or say --force")
 
 
-def check_age(node: Node, maxage: int | None, *, now: int) -> None:
-    """Raise RedpakError when a node was last proven coherent more than `maxage` days before now.
-
-    `now` is in ms since 1970, `maxage` the effective one of the node's family.
-    """
-    days = (now - node.status.timestamp) // 86_400_000
-    if maxage is not None and days > maxage:
-        raise RedpakError(f"node {node.alias} at {node.path} was last proven coherent {days} days "
-                          f"ago, maxage is {maxage}",
-                          hint="prove it with dnf red-check, or say --force")
-
-
 def check_unique(nodes: list[Node]) -> None:
     """Raise RedpakError when two nodes of a family have the same alias or name."""
     aliases: dict[str, Node] = {}

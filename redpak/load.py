@@ -107,7 +107,9 @@ def check_text(data: bytes, file: str, *, kind: FileKind = FileKind.NODE,
         config = reader.read_config(parse_tree(data, file))
     except ConfigError as error:
         return None, error.findings
-    return (None if reader.findings else config), tuple(reader.findings)
+    findings = sorted(reader.findings, key=lambda finding: (
+        (finding.origin.line, finding.origin.column) if finding.origin else (0, 0)))
+    return (None if findings else config), tuple(findings)
 
 
 class Reader:

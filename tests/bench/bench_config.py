@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """What loading and merging a family costs, beside PyYAML's C loader merely parsing its files.
 
-python3 tests/bench/bench_config.py [ROUNDS]: the two are run in turn, medians are shown; the bars
-are a ratio of at most 3 for 4 nodes with 40 exports, and linear growth to 12 nodes with 400.
+PYTHONPATH=. python3 tests/bench/bench_config.py [ROUNDS]: the two are run in turn, medians are
+shown; the bars are a ratio of at most 3 for 4 nodes with 40 exports, and linear growth to 12
+nodes with 400.
 """
 
 from __future__ import annotations

@@ -267,15 +267,15 @@ def test_validate_reports_every_finding_of_every_path(pool: Path) -> None:
     assert done.returncode == 1
     assert done.stdout == (
         f'error: {bad}:3:3: config: unknown key "umaks"; did you mean "umask"?\n'
+        f'error: {bad}:5:5: exports: the key "mount" is missing; add mount: with a path\n'
         f'error: {bad}:5:12: exports.mode: "Publik" is not an export mode; did you mean '
         '"Public"?\n'
-        f'error: {bad}:5:5: exports: the key "mount" is missing; add mount: with a path\n'
         f'error: {pool}/main.yaml:1:21: enforce.gpgcheck: "2" is not true or false; write true '
         'or false\n'
         f"error: cannot read {pool}/none.yaml: No such file or directory\n")
     found = json.loads(red_conf("validate", "--json", bad).stdout)
     assert [(entry["line"], entry["key"], entry["severity"]) for entry in found] == [
-        (3, "config", "error"), (5, "exports.mode", "error"), (5, "exports", "error")]
+        (3, "config", "error"), (5, "exports", "error"), (5, "exports.mode", "error")]
 
 
 def test_validate_passes_what_we_ship() -> None:

@@ -28,6 +28,7 @@ from redpak.files import write_file_atomic
 from redpak.node import CONFIG_FILES, STATUS_FILE
 from redpak.schema import EnvironMode
 from redwrap.execfd import SHELL, find_runner
+from redwrap.mounts import SplitPlan, split_plan, wants_mounter
 from redwrap.operations import Bind, Command, Data, Operation, SetVariable, Symlink, Umask
 from redwrap.plan import FIRST_FD, LaunchPlan
 from redwrap.sources import is_below, links_to_check
@@ -38,6 +39,8 @@ _STAT = "/usr/bin/stat"
 _FORMAT = "%d:%i:%s:%.9Y:%.9Z %N"
 # A POSIX shell redirects descriptors of one digit only; 9 it needs itself.
 _LAST_FD = 8
+_PYTHON = "/usr/bin/python3"
+_MOUNTER = os.path.join(os.path.dirname(os.path.abspath(__file__)), "mounter.py")
 # Bytes of a command's output that the shell handles: they fit into a pipe (pipe(7)), and reading
 # them byte by byte costs less than another process. redwrap_read has the same limit.
 _LONGEST_OUTPUT = 8000
@@ -184,10 +187,11 @@ def _conditions(plan: LaunchPlan, context: Context) -> Iterator[str]:
             yield f"[ ! -x {quote(directory)}/bwrap ]"
     for path in _absent_files(context.family):
         yield f"[ ! -e {quote(path)} ] && [ ! -L {quote(path)} ]"
-    for path in links_to_check(plan.mounts):
+    # redwrap.mounter finds out itself, when it opens the sources.
+    for path in () if wants_mounter(plan) else links_to_check(plan.mounts):
         yield f"[ ! -L {quote(path)} ]"
     for mount in plan.mounts:
-        if isinstance(mount, Bind):
+        if isinstance(mount, Bind) and (mount.optional or not wants_mounter(plan)):
             yield f"[ -{'f' if mount.file_only else 'e'} {quote(mount.source)} ]"
     for bind in plan.left_out:
         yield f"[ ! -e {quote(bind.source)} ]"
@@ -298,16 +302,21 @@ def _run_lines(plan: LaunchPlan, context: Context) -> Iterator[str]:
             yield f'printf %s "$redwrap_value" >/proc/self/fd/{fd} || return'
     if slots:
         yield " && ".join(f'wait "$redwrap_pid{fd}"' for fd in slots) + " || return"
+    split = split_plan(plan) if wants_mounter(plan) else None
     value_fds = {id(step): fd for fd, (step, _) in slots.items()}
     words: list[str] = []
-    for step in plan.operations:
+    for step in (plan if split is None else split).operations:
         if isinstance(step, Umask):
             yield f"umask {step.mask:04o}"
         if isinstance(step, SetVariable) and step.command is not None:
             words += ["--setenv", quote(step.key), f'"$redwrap_value{value_fds[id(step)]}"']
         else:
             words += map(quote, step.arguments())
-    yield f'exec {quote(plan.bwrap)} {" ".join(words)} -- "$@"'
+    launcher = ""
+    if split is not None:
+        yield f'command exec 9<"$redwrap_dir/{mounts_file(split)}" || return'
+        launcher = f"{_PYTHON} -I -S {quote(_MOUNTER)} 9 {quote(split.base)} "
+    yield f'exec {launcher}{quote(plan.bwrap)} {" ".join(words)} -- "$@"'
 
 
 def _command_lines(slots: Mapping[int, tuple[Operation, Command]],
@@ -343,7 +352,16 @@ def _assignments(command: Command, context: Context) -> str:
 # -- where it is kept -------------------------------------------------------------------------
 
 
-def store_plan(text: str, context: Context) -> None:
+def mounts_file(split: SplitPlan) -> str:
+    """The name of the file with the steps of redwrap.mounter: made from its content, so a plan
+    always finds the steps that belong to it."""
+    import hashlib  # only plans with many mounts need these two
+
+    from redwrap.mounter import encode_steps
+    return f"mounts-{hashlib.sha256(encode_steps(split.steps)).hexdigest()[:32]}"
+
+
+def store_plan(text: str, plan: LaunchPlan, context: Context) -> None:
     """Keep the plan: in the node when it is the caller's own, else in the caller's cache.
 
     A plan is a script that red-wrap runs, so it must lie where nobody but the caller can write.
@@ -354,11 +372,22 @@ def store_plan(text: str, context: Context) -> None:
         if not _is_own_directory(directory, create=directory.startswith(home)):
             continue
         try:
+            if wants_mounter(plan):
+                from redwrap.mounter import encode_steps
+                split = split_plan(plan)
+                _replace_mounts(directory, mounts_file(split), encode_steps(split.steps))
             write_file_atomic(f"{directory}/{PLAN_FILE}", text.encode("utf-8", "surrogateescape"),
                               0o600)
         except (OSError, RedpakError):
             continue
         return
+
+
+def _replace_mounts(directory: str, name: str, data: bytes) -> None:
+    write_file_atomic(f"{directory}/{name}", data, 0o600)
+    for other in os.listdir(directory):
+        if other.startswith("mounts-") and other != name:
+            os.unlink(f"{directory}/{other}")
 
 
 def _is_own_directory(directory: str, *, create: bool) -> bool:

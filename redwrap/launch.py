@@ -4,15 +4,12 @@
 from __future__ import annotations
 
 import argparse
-import fcntl
 import os
 import shutil
 import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from itertools import count
-from typing import NoReturn
 
 from redpak.effective import EffectiveConfig
 from redpak.expand import Caller
@@ -20,26 +17,17 @@ from redpak.family import Family, load_family, load_main, resolve_redpath
 from redpak.findings import Finding
 from redpak.merge import merge_family
 from redsys.lock import NodeLock, lock_node
-from redwrap.cgroups import enter_control_groups
 from redwrap.compiled import Context, compile_plan, store_plan
 from redwrap.errors import LaunchError
-from redwrap.execfd import memory_file, run_commands
+from redwrap.execfd import run_commands
+from redwrap.execute import execute
 from redwrap.explain import explain_plan, plan_as_json, plan_as_text
 from redwrap.identity import find_identity
 from redwrap.lookup import NamespaceView, find_command
 from redwrap.operations import (
     Bind,
-    Command,
-    ControlGroups,
-    Data,
-    JoinByFd,
-    Seccomp,
-    SetVariable,
-    Umask,
 )
-from redwrap.plan import FIRST_FD, LaunchPlan, PlanBuilder
-from redwrap.process import apply_step, open_namespace
-from redwrap.seccomp import load_profile
+from redwrap.plan import LaunchPlan, PlanBuilder
 from redwrap.sources import check_mount_points, prepare_sources
 
 # ld.so(8): what steers the dynamic linker or makes libc load code, bwrap's included. It never
@@ -83,7 +71,7 @@ def run(options: argparse.Namespace, caller_environ: Mapping[str, str]) -> int:
                           options.bwrap is not None, started)
         text = compile_plan(plan, context)
         if text is not None:
-            store_plan(text, context)
+            store_plan(text, plan, context)
     execute(plan, options.command, environ, lock, outputs)
 
 
@@ -161,86 +149,3 @@ def check_command(plan: LaunchPlan, command: str) -> None:
     """Raise LaunchError (126, 127) unless `command` can be executed in the namespace."""
     directory = plan.directory or os.getcwd()
     find_command(NamespaceView(plan.mounts), command, plan.search, directory)
-
-
-def execute(plan: LaunchPlan, command: Sequence[str], environ: Mapping[str, str],
-            lock: NodeLock, outputs: Sequence[bytes]) -> NoReturn:
-    """Become bwrap. Raises LaunchError when that fails."""
-    left = iter(outputs)
-    words: list[str] = []
-    contents: dict[int, bytes] = {}  # by the descriptor number that the plan gives
-    handed: dict[int, int] = {}  # our descriptors, by the number that the plan gives
-    for step in plan.operations:
-        if isinstance(step, Umask):
-            os.umask(step.mask)
-        elif isinstance(step, SetVariable) and step.command is not None:
-            words += ("--setenv", step.key, os.fsdecode(_value(next(left), step.command)))
-            continue
-        elif isinstance(step, Data):
-            if step.command is None:
-                handed[step.fd] = _open_descriptor(step)
-            else:
-                contents[step.fd] = next(left)
-        elif isinstance(step, Seccomp):
-            contents[step.fd] = load_profile(step.profile, step.origin)
-        elif isinstance(step, JoinByFd):
-            handed[step.fd] = open_namespace(step.namespace, step.path, step.origin)
-        elif isinstance(step, ControlGroups):
-            enter_control_groups(step)
-        words += step.arguments()
-    # Through a descriptor: neither the length of the command line nor ps sees them.
-    arguments = next(fd for fd in count(FIRST_FD) if fd not in contents and fd not in handed)
-    contents[arguments] = b"".join(os.fsencode(word) + b"\0" for word in words)
-    place_descriptors(contents, handed, lock)
-    # Last: another user may no longer do what is done above.
-    for step in plan.operations:
-        apply_step(step)
-    try:
-        os.execve(plan.bwrap, [plan.bwrap, "--args", str(arguments), "--", *command], environ)
-    except OSError as err:
-        raise LaunchError(f"{plan.bwrap}: {err.strerror}",
-                          hint="name another with --bwrap=PATH") from err
-
-
-def _value(output: bytes, command: Command) -> bytes:
-    """The output of a command as the value of a variable: one trailing newline is cut."""
-    value = output[:-1] if output.endswith(b"\n") else output
-    if b"\0" in value:
-        raise LaunchError(f"{command.origin}: {command.what}: the output of the command has a NUL "
-                          f"byte: {command.text}", hint="correct the command")
-    return value
-
-
-def _open_descriptor(step: Data) -> int:
-    try:
-        os.fstat(step.fd)
-    except OSError as err:
-        raise LaunchError(f"{step.origin}: mount {step.mount}: file descriptor {step.fd} is not "
-                          f"open", hint=f"start red-wrap with {step.fd}<FILE") from err
-    return step.fd
-
-
-def place_descriptors(contents: Mapping[int, bytes], handed: Mapping[int, int],
-                      lock: NodeLock) -> None:
-    """Put the `contents` and the descriptors `handed` under the numbers that bwrap expects.
-
-    Nothing but them and the standard ones survives exec: a descriptor left over would be a way out
-    of the namespace.
-    """
-    above = max((*contents, *handed)) + 1
-    # What we hold may have one of the numbers that are needed: copies above them are safe.
-    lock.fd = fcntl.fcntl(lock.fd, fcntl.F_DUPFD_CLOEXEC, above)
-    sources = {number: fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, above)
-               for number, fd in handed.items()}
-    for number, data in contents.items():
-        fd = memory_file(data, "red-wrap")
-        sources[number] = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, above)
-        os.close(fd)
-    for number, fd in sources.items():
-        os.dup2(fd, number, inheritable=True)
-    for name in os.listdir("/proc/self/fd"):
-        number = int(name)
-        try:
-            os.set_inheritable(number, number <= 2 or number in sources)
-        except OSError:
-            continue  # the descriptor that listed the directory

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import Optional
 
 from redwrap.errors import NOT_EXECUTABLE, NOT_FOUND, LaunchError
-from redwrap.operations import Bind, Data, Mount, Symlink
+from redwrap.operations import Bind, Data, Mount, Overlay, Symlink
 
 _MAX_LINKS = 40  # as the kernel: path_resolution(7)
 
@@ -54,10 +54,8 @@ class NamespaceView:
                     host = None
                 if host is None and target is None and inside not in self._made:
                     return None
-            elif isinstance(mount, Bind):
-                host = os.path.realpath(mount.source)
             else:
-                host = None
+                host = _source(mount)
             if target is not None:
                 links += 1
                 if links > _MAX_LINKS:
@@ -82,13 +80,18 @@ class NamespaceView:
         for part in inside.split("/")[1:] if inside != "/" else []:
             path = f"{path}/{part}"
             mount = self._at.get(path)
-            if isinstance(mount, Bind):
-                host = os.path.realpath(mount.source)
-            elif mount is not None:
-                host = None
+            if mount is not None:
+                host = _source(mount)
             elif host is not None:
                 host = os.path.join(host, part)
         return host
+
+
+def _source(mount: Mount) -> Optional[str]:
+    """The host's file behind a mount; of an overlay, the topmost layer."""
+    if isinstance(mount, Bind):
+        return os.path.realpath(mount.source)
+    return os.path.realpath(mount.layers[0][0]) if isinstance(mount, Overlay) else None
 
 
 def find_command(view: NamespaceView, command: str, search: str, directory: str) -> str:

@@ -164,6 +164,27 @@ class FileSystem(Mount):
 
 
 @dataclass(frozen=True)
+class Overlay(Mount):
+    """Directories stacked: pairs of directory and base (see Bind), topmost first; `writes` is where
+    the application's changes go, "" for none."""
+
+    layers: tuple[tuple[str, str], ...]
+    writes: str
+
+    def arguments(self) -> tuple[str, ...]:
+        words: list[str] = []
+        for directory, _ in reversed(self.layers):
+            words += ("--overlay-src", directory)
+        if self.writes:
+            return (*words, "--overlay", f"{self.writes}/upper", f"{self.writes}/work", self.mount)
+        return (*words, "--ro-overlay", self.mount)
+
+    def describe(self) -> str:
+        stack = ", ".join(directory for directory, _ in self.layers)
+        return f"{stack} ({'changes in ' + self.writes if self.writes else 'read-only'})"
+
+
+@dataclass(frozen=True)
 class Lock(Mount):
     """A lock on the file at `mount`, held while the application runs."""
 

@@ -3,10 +3,9 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from itertools import count
+from itertools import count, groupby
 from typing import Optional
 
 from redpak.effective import EffectiveConfig, EffectiveExport, EffectiveVariable
@@ -31,6 +30,7 @@ from redwrap.operations import (
     Mount,
     NewTime,
     Operation,
+    Overlay,
     RunAs,
     Seccomp,
     SetVariable,
@@ -99,7 +99,8 @@ class PlanBuilder:
 
     def build(self, bwrap: str) -> LaunchPlan:
         """The whole plan. Raises LaunchError."""
-        mounts = [self._mount(export) for export in self._config.exports]
+        mounts = [self._mount(*stack) for _, stack in groupby(
+            self._config.exports, key=lambda export: export.mount)]
         check_own_files(mounts, self._nodes)
         variables = list(self._variables())
         search = next((step.value for step in reversed(variables)
@@ -200,7 +201,9 @@ class PlanBuilder:
             return SetVariable(origin, key, "", command)
         return SetVariable(origin, key, variable.value)
 
-    def _mount(self, export: EffectiveExport) -> Mount:
+    def _mount(self, *stack: EffectiveExport) -> Mount:
+        """The mount of one export, or of the layers of an overlay, the bottom one first."""
+        export = stack[-1]
         mode, origin, mount = export.mode, export.origin, export.mount
         if mode in _FILE_SYSTEMS:
             return FileSystem(origin, mount, _FILE_SYSTEMS[mode])
@@ -214,13 +217,19 @@ class PlanBuilder:
             command = Command(export.path, self._names[export.node], origin, f"mount {mount}")
             return Data(origin, mount, next(self._fds), command)
         if mode.is_overlay:
-            raise LaunchError(f"{origin}: mount {mount}: the mode {mode.value} is not supported by "
-                              f"this bubblewrap (node {origin.node})",
-                              hint="use Restricted exports of the nodes' own directories")
-        source = os.path.normpath(export.path)
-        base = next((node for node in self._nodes if is_below(source, node)), "")
-        return Bind(origin, mount, source, writable=not mode.is_read_only,
-                    file_only=mode.is_file, optional=export.optional, base=base)
+            layers = tuple((layer.path, self._base(layer.path)) for layer in reversed(stack))
+            writes = ""
+            if mode is ExportMode.OVERLAY_PRIVATE:
+                # "/" cannot be part of a name; "%" keeps /a/b and /a%b apart.
+                name = mount.strip("/").replace("%", "%%").replace("/", "%")
+                writes = f"{self._family.leaf.private_dir}/overlay/{name}"
+            return Overlay(origin, mount, layers, writes)
+        return Bind(origin, mount, export.path, writable=not mode.is_read_only,
+                    file_only=mode.is_file, optional=export.optional,
+                    base=self._base(export.path))
+
+    def _base(self, source: str) -> str:
+        return next((node for node in self._nodes if is_below(source, node)), "")
 
     def _internal(self, export: EffectiveExport) -> int:
         if not export.path.isdigit():

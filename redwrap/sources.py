@@ -15,7 +15,7 @@ from typing import Optional
 
 from redpak.findings import Origin
 from redwrap.errors import LaunchError
-from redwrap.operations import Bind, Mount, Symlink
+from redwrap.operations import Bind, Mount, Overlay, Symlink
 
 # redpak's own files, relative to a node: never mounted over, never handed to an application to
 # write (design section 2).
@@ -67,6 +67,8 @@ def links_to_check(mounts: Sequence[Mount]) -> list[str]:
     for mount in mounts:
         if isinstance(mount, Bind) and mount.base:
             paths.update(dict.fromkeys(_steps(mount.base, mount.source)))
+        for directory, base in mount.layers if isinstance(mount, Overlay) else ():
+            paths.update(dict.fromkeys(_steps(base, directory) if base else ()))
         outer = _enclosing(mount.mount, binds)
         if outer is not None and outer.base:
             inside = outer.source + mount.mount[len(outer.mount.rstrip("/")):]
@@ -116,6 +118,8 @@ def prepare_sources(mounts: Sequence[Mount], *, create: bool) -> None:
     for mount in mounts:
         if isinstance(mount, Bind):
             _prepare_source(mount, create=create)
+        elif isinstance(mount, Overlay):
+            _prepare_overlay(mount)
 
 
 def _prepare_source(bind: Bind, *, create: bool) -> None:
@@ -136,6 +140,20 @@ def _prepare_source(bind: Bind, *, create: bool) -> None:
     if bind.file_only and stat.S_ISDIR(mode):
         raise _refuse(bind.origin, f"mount {bind.mount}: {bind.source} is a directory, not a file",
                       "use the mode without File in its name")
+
+
+def _prepare_overlay(overlay: Overlay) -> None:
+    for directory, _ in overlay.layers:
+        if not os.path.isdir(directory):
+            raise _refuse(overlay.origin, f"mount {overlay.mount}: no such directory: {directory}",
+                          "create it, or take the entry out of the configuration")
+    for part in ("upper", "work") if overlay.writes else ():
+        try:
+            os.makedirs(f"{overlay.writes}/{part}", exist_ok=True)
+        except OSError as err:
+            raise _refuse(overlay.origin, f"mount {overlay.mount}: cannot create "
+                          f"{overlay.writes}/{part}: {err.strerror}",
+                          "run red-wrap as the owner of the node") from err
 
 
 def _create(bind: Bind) -> None:

@@ -1,0 +1,212 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What red-wrap costs beside raw bubblewrap with the very same arguments.
+
+python3 tests/bench/bench_launch.py [--rounds=N]: prints the tables. All variants of a table run
+interleaved, so that whatever else the machine does meets them all; figures are medians in ms.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Callable, Mapping, Sequence
+
+CHECKOUT = Path(__file__).resolve().parent.parent.parent
+sys.path.insert(0, str(CHECKOUT / "tests"))
+
+from support.actors import SYSTEM_PATH, find_actor  # noqa: E402
+from support.wrapping import MAIN, Ground, copy_red_wrap, make_ground  # noqa: E402
+
+Command = Sequence[str]
+
+
+def start(argv: Command, environ: Mapping[str, str], files: Mapping[int, str]) -> float:
+    """Run argv with `files` open at the given descriptors; ms from start to end."""
+    actions = [(os.POSIX_SPAWN_OPEN, fd, path, os.O_RDONLY, 0) for fd, path in files.items()]
+    before = time.perf_counter()
+    pid = os.posix_spawn(argv[0], argv, environ, file_actions=actions)
+    _, status = os.waitpid(pid, 0)
+    after = time.perf_counter()
+    assert status == 0, (argv, status)
+    return (after - before) * 1000
+
+
+class Bench:
+    """One family with its launches: raw, warm and cold."""
+
+    def __init__(self, ground: Ground, node: Path) -> None:
+        self.ground, self.node = ground, node
+        self.environ = dict(ground.actor.environ)
+        self.files: dict[int, str] = {}
+        self.commands: list[str] = []
+        text = ground.actor.check([ground.command, f"--redpath={node}", "--json"])
+        plan = json.loads(text)
+        words = []
+        for number, step in enumerate(plan["operations"]):
+            if "command" in step and step["operation"] == "Data":
+                path = ground.directory / f"ready-{number}"
+                path.write_text(ground.actor.check(["sh", "-c", step["command"]]))
+                self.files[int(step["arguments"][3])] = str(path)
+            if "command" in step:
+                self.commands.append(step["command"])
+            words += step["arguments"]
+        self.raw = [shutil.which("bwrap") or "", *words, "--", "/usr/bin/true"]
+        self.wrap = [str(ground.command), f"--redpath={node}", "--", "/usr/bin/true"]
+        self.mounts = sum("mount" in step for step in plan["operations"])
+
+    def run_raw(self) -> float:
+        return start(self.raw, self.environ, self.files)
+
+    def run_warm(self) -> float:
+        return start(self.wrap, self.environ, {})
+
+    def run_cold(self) -> float:
+        self.ground.plan(self.node).unlink(missing_ok=True)
+        return self.run_warm()
+
+    def run_commands(self) -> float:
+        """The Execfd commands' own time: started together, as red-wrap does."""
+        script = " ".join(f"/bin/sh -c '{each}' &" for each in (
+            command.replace("'", "'\\''") for command in self.commands))
+        return start(["/bin/sh", "-c", f"{script} wait"], self.environ, {
+            1: "/dev/null"}) - self.run_shell()
+
+    def run_shell(self) -> float:
+        return start(["/bin/sh", "-c", ":"], self.environ, {})
+
+
+def interleave(variants: Mapping[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:
+    for run in variants.values():
+        run()
+    samples: dict[str, list[float]] = {name: [] for name in variants}
+    for _ in range(rounds):
+        for name, run in variants.items():
+            samples[name].append(run())
+    return samples
+
+
+def difference(samples: Mapping[str, list[float]], name: str, *, less: Sequence[str]) -> float:
+    """The median of the paired differences between `name` and the sum of `less`."""
+    return statistics.median(value - sum(samples[other][at] for other in less)
+                             for at, value in enumerate(samples[name]))
+
+
+def table(title: str, rows: Sequence[Sequence[str]]) -> None:
+    widths = [max(map(len, column)) for column in zip(*rows)]
+    print(f"\n{title}")
+    for row in rows:
+        print("  " + "  ".join(cell.rjust(width) if at else cell.ljust(width)
+                               for at, (cell, width) in enumerate(zip(row, widths))))
+
+
+def ground_at(directory: Path, command: Path, kind: str, main: str) -> Ground:
+    directory.mkdir()
+    return make_ground(find_actor(kind), directory, command, main=main)
+
+
+def bench_family(directory: Path, command: Path, kind: str, rounds: int) -> None:
+    """A family of three nodes on the default main.yaml."""
+    ground = ground_at(directory / "family", command, kind,
+                       (CHECKOUT / "conf/main.yaml").read_text())
+    for path in ("one", "one/two", "one/two/three"):
+        node = ground.node(path, config=["path: [/nodes/$NODE_ALIAS/usr/bin]"])
+    ground.settle()
+    bench = Bench(ground, node)
+    bench.run_warm()
+    samples = interleave({"raw": bench.run_raw, "warm": bench.run_warm, "cold": bench.run_cold,
+                          "commands": bench.run_commands}, rounds)
+    # A cold launch comes before each warm one's turn ends: the plan is always there again.
+    medians = {name: statistics.median(values) for name, values in samples.items()}
+    raw = medians["raw"]
+    rows = [["", "ms", "x raw", "- raw", "- raw - commands"]]
+    rows.append(["raw bwrap", f"{raw:.2f}", "1.00", "", ""])
+    for name in ("warm", "cold"):
+        rows.append([f"red-wrap {name}", f"{medians[name]:.2f}", f"{medians[name] / raw:.2f}",
+                     f"{difference(samples, name, less=['raw']):.2f}",
+                     f"{difference(samples, name, less=['raw', 'commands']):.2f}"])
+    rows.append(["Execfd commands", f"{medians['commands']:.2f}", "", "", ""])
+    table(f"family of 3 nodes, {bench.mounts} mounts, {len(bench.commands)} Execfd commands",
+          rows)
+
+
+def bench_growth(directory: Path, command: Path, kind: str, rounds: int) -> None:
+    """The same isolation with more and more mounts."""
+    rows = [["mounts", "raw bwrap", "red-wrap", "x raw"]]
+    for count in (25, 50, 100, 200, 400):
+        ground = ground_at(directory / f"many-{count}", command, kind, MAIN)
+        missing = count - 13
+        node = ground.node("core", exports=[
+            f"- {{mode: Restricted, mount: /many/{number}, path: $NODE_PATH/many/{number}}}"
+            for number in range(missing)])
+        for number in range(missing):
+            (node / f"many/{number}").mkdir(parents=True)
+        ground.settle()
+        bench = Bench(ground, node)
+        bench.run_warm()
+        samples = interleave({"raw": bench.run_raw, "warm": bench.run_warm}, rounds)
+        raw, warm = (statistics.median(samples[name]) for name in ("raw", "warm"))
+        rows.append([str(bench.mounts), f"{raw:.1f}", f"{warm:.1f}", f"{warm / raw:.2f}"])
+    table("growth with the number of mounts", rows)
+
+
+def launcher_memory(argv: Command, environ: Mapping[str, str], files: Mapping[int, str]) -> int:
+    """PSS (KiB) of every process of a launch but the application, `sleep`."""
+    actions = [(os.POSIX_SPAWN_OPEN, fd, path, os.O_RDONLY, 0) for fd, path in files.items()]
+    pid = os.posix_spawn(argv[0], [*argv[:-1], "/usr/bin/sleep", "1"], environ,
+                         file_actions=actions)
+    time.sleep(0.5)
+    total = 0
+    pending = [pid]
+    while pending:
+        each = pending.pop()
+        listed = Path(f"/proc/{each}/task/{each}/children").read_text().split()
+        pending += [int(child) for child in listed]
+        if Path(f"/proc/{each}/comm").read_text() != "sleep\n":
+            lines = Path(f"/proc/{each}/smaps_rollup").read_text().splitlines()
+            total += next(int(line.split()[1]) for line in lines if line.startswith("Pss:"))
+    os.waitpid(pid, 0)
+    return total
+
+
+def bench_memory(directory: Path, command: Path, kind: str) -> None:
+    ground = ground_at(directory / "memory", command, kind,
+                       (CHECKOUT / "conf/main.yaml").read_text())
+    node = ground.node("core")
+    ground.settle()
+    bench = Bench(ground, node)
+    rows = [["launch", "PSS KiB"]]
+    for name, argv, files in (("raw bwrap", bench.raw, bench.files), ("red-wrap", bench.wrap, {})):
+        rows.append([name, str(launcher_memory(argv, bench.environ, files))])
+    table("memory beside the application", rows)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="red-wrap beside raw bubblewrap")
+    parser.add_argument("--rounds", type=int, default=60)
+    options = parser.parse_args()
+    os.closerange(3, 256)
+    kind = "root" if os.geteuid() == 0 else "user"
+    directory = Path(tempfile.mkdtemp(prefix="redpak-bench.", dir="/var/tmp"))
+    directory.chmod(0o755)
+    os.environ["PATH"] = SYSTEM_PATH
+    try:
+        command = copy_red_wrap(directory / "copy")
+        subprocess.run([sys.executable, "-m", "compileall", "-q", directory / "copy"], check=True)
+        print(f"medians of {options.rounds} interleaved launches, as {kind}")
+        bench_family(directory, command, kind, options.rounds)
+        bench_growth(directory, command, kind, max(options.rounds // 3, 5))
+        bench_memory(directory, command, kind)
+    finally:
+        shutil.rmtree(directory)
+
+
+if __name__ == "__main__":
+    main()

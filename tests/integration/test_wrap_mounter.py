@@ -1,0 +1,115 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Many mounts, and overlays: the mounts that red-wrap makes itself."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from support.actors import actor_kinds, find_actor
+from support.wrapping import Ground, copy_red_wrap, make_ground
+
+
+@pytest.fixture(scope="module")
+def command(session_pool: Path) -> Path:
+    return copy_red_wrap(session_pool / "wrap-mounter")
+
+
+@pytest.fixture(params=actor_kinds())
+def ground(request: pytest.FixtureRequest, pool_root: Path, command: Path) -> Ground:
+    return make_ground(find_actor(request.param), pool_root, command)
+
+
+def node_of_many(ground: Ground, count: int = 80) -> Path:
+    exports = [f"- {{mode: {'Public' if number % 2 else 'Restricted'}, mount: /many/{number}, "
+               f"path: $NODE_PATH/many/{number}}}" for number in range(count)]
+    exports += ["- {mode: Execfd, mount: /etc/who, path: 'echo $NODE_ALIAS'}",
+                "- {mode: Anonymous, mount: /nodes/core/var/mine}"]
+    node = ground.node("core", exports=exports)
+    for number in range(count):
+        ground.write(node / f"many/{number}/file", f"{number}\n")
+    return node
+
+
+def test_many_mounts_are_made_cold_and_warm(ground: Ground) -> None:
+    node = node_of_many(ground)
+    ground.settle()
+    for _ in range(2):
+        assert ground.output(node, "sh", "-c", "cat /many/7/file /many/79/file /etc/who; ls / ; "
+                             "ls /nodes/core/var/mine; echo $HOME; hostname").split() == [
+            "7", "79", "core", "bin", "dev", "etc", "lib", "lib64", "many", "nodes", "proc", "tmp",
+            "usr", ground.actor.environ["HOME"], "core"]
+    assert "mounter.py" in ground.plan(node).read_text()
+
+
+def test_the_warm_executor_imports_next_to_nothing(ground: Ground) -> None:
+    script = ("import sys; before = set(sys.modules); sys.path.insert(0, sys.argv[1]); "
+              "import mounter; print(*sorted(set(sys.modules) - before))")
+    loaded = subprocess.run([sys.executable, "-I", "-S", "-c", script, ground.command.parent],
+                            capture_output=True, text=True, check=True).stdout.split()
+    allowed = ("__future__ mounter os os.path posixpath genericpath stat _stat abc _abc types "
+               "_collections_abc ctypes ctypes._endian _ctypes struct _struct")
+    assert set(loaded) <= set(allowed.split())
+
+
+def test_they_are_as_isolated_as_bubblewraps(ground: Ground) -> None:
+    node = node_of_many(ground)
+    for script in ("touch /many/0/x", "touch /usr/bin/x", "echo x >/etc/who",
+                   "mount -o remount,rw,bind /many/0", "umount /many/1",
+                   "unshare -Urm sh -c 'mount -o remount,rw,bind /many/0'"):
+        assert ground.run(node, "sh", "-c", script).returncode not in (0, 125, 127), script
+    ground.output(node, "touch", "/many/1/x")
+    assert (node / "many/1/x").exists()
+    options = [line.split()[3].split(",") for line in ground.output(
+        node, "cat", "/proc/mounts").splitlines() if line.split()[1].startswith("/many/")]
+    assert len(options) == 80 and all({"nosuid", "nodev"} <= set(each) for each in options)
+
+
+def test_the_hosts_mounts_do_not_change(ground: Ground) -> None:
+    node = node_of_many(ground)
+    before = Path("/proc/self/mountinfo").read_text()
+    ground.output(node, "true")
+    assert Path("/proc/self/mountinfo").read_text() == before
+
+
+def test_a_link_put_in_place_of_a_source_is_not_followed(ground: Ground) -> None:
+    node = node_of_many(ground)
+    ground.settle()
+    ground.output(node, "true")
+    ground.output(node, "true")
+    (node / "many/3").rename(node / "many/aside")
+    (node / "many/3").symlink_to(ground.directory)
+    done = ground.run(node, "ls", "/many/3")
+    assert done.returncode == 125
+    assert f"{node}/etc/redpack.yaml:10 (node core): mount /many/3: " in done.stderr
+
+
+def test_overlays_stack_the_family_leaf_on_top(ground: Ground) -> None:
+    layer = "- {mode: Overlay, mount: /stack, path: $NODE_PATH/layer}"
+    parent = ground.node("core", exports=[layer])
+    child = ground.node("core/app", exports=[layer])
+    ground.write(parent / "layer/both", "parent\n")
+    ground.write(parent / "layer/parent", "")
+    ground.write(child / "layer/both", "child\n")
+    ground.settle()
+    for _ in range(2):
+        assert ground.output(child, "sh", "-c", "ls /stack; cat /stack/both") == (
+            "both\nparent\nchild\n")
+        assert ground.output(parent, "cat", "/stack/both") == "parent\n"
+        assert ground.run(child, "touch", "/stack/x").returncode == 1
+
+
+def test_a_private_overlay_keeps_its_changes_in_the_leaf(ground: Ground) -> None:
+    layer = "- {mode: %s, mount: /stack, path: $NODE_PATH/layer}"
+    parent = ground.node("core", exports=[layer % "Overlay"])
+    child = ground.node("core/app", exports=[layer % "OverlayPrivate"])
+    ground.write(parent / "layer/file", "parent\n")
+    (child / "layer").mkdir()
+    ground.output(child, "sh", "-c", "echo changed >/stack/file; echo new >/stack/new")
+    assert ground.output(child, "cat", "/stack/file", "/stack/new") == "changed\nnew\n"
+    assert (parent / "layer/file").read_text() == "parent\n"
+    assert list((child / "layer").iterdir()) == []
+    assert (child / "private/overlay/stack/upper/file").read_text() == "changed\n"

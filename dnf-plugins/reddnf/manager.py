@@ -28,6 +28,7 @@ from redpak.node import Node, NodeState, read_node
 from redrpm.adopt import adopt_core_os
 from redrpm.locking import lock_family
 from redrpm.owner import become_owner
+from redrpm.rollback import roll_back
 from redrpm.rpmdb import create_rpmdb
 
 logger = logging.getLogger("dnf.plugin.redpak")
@@ -37,6 +38,7 @@ _ACTIONS = (
     ("--update", "accept where a node is now, or (with --template) write its configuration again"),
     ("--adopt", "register what a core OS without rpm packages provides"),
     ("--recover", "finish or throw away what a killed command left"),
+    ("--rollback", "return to what the node was before its last transaction"),
     ("--save", "keep the options given with --setopt"),
     ("--dump", "print dnf's options and repositories as the node has them"),
     ("--dump-variables", "print dnf's variables as the node has them"),
@@ -145,6 +147,11 @@ class ManagerCommand(dnf.cli.commands.Command):
         if opts.create:
             self._create()
         family = self._load_family(force=True)
+        if opts.rollback:
+            for note in roll_back(family, notify=tell, force=opts.node_force):
+                tell(note)
+            logger.info("Node %s: back to its previous generation.", family.leaf.alias)
+            return
         locks = lock_family(family, notify=tell, wait=not self.base.conf.exit_on_lock)
         try:
             self._change(family.leaf)

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import os
-from typing import Any
+from typing import Any, Optional
 
 import dnf
 import dnf.cli
@@ -12,6 +12,7 @@ import dnf.cli.commands
 import dnf.cli.demand
 import dnf.conf
 import dnf.exceptions
+import rpm
 
 from reddnf.session import (
     ReadSession,
@@ -23,7 +24,10 @@ from reddnf.session import (
 from redpak.errors import RedpakError
 from redpak.family import Family, load_family, load_main, resolve_redpath
 from redpak.node import Node
+from redrpm.contents import read_header
 from redrpm.owner import become_owner
+from redrpm.rpmdb import family_members, names_of_member
+from redsys.lock import NodeBusyError
 
 
 def add_node_options(parser: Any) -> None:
@@ -46,6 +50,10 @@ def add_node_options(parser: Any) -> None:
     )
 
 
+# Where stock commands keep the sub-command of `group`, `history`, `module`.
+_SUBCOMMAND_ATTRIBUTES = ("subcmd", "transactions_action")
+
+
 class _OwnerDemands(dnf.cli.demand.DemandSheet):
     """The node's owner is enough (design section 3.2): stock commands demand root, and a demand
     once raised cannot be taken back."""
@@ -54,14 +62,30 @@ class _OwnerDemands(dnf.cli.demand.DemandSheet):
 
 
 class NodeCommand(dnf.cli.commands.Command):
-    """A dnf command on a node; mixed with the stock command it is the twin of."""
+    """A dnf command on a node; mixed with the stock command it is the twin of.
 
-    changes_node = False
+    ``changing_words`` are the sub-commands that change the node; None: every one does.
+    """
+
+    changing_words: Optional[frozenset[str]] = frozenset()
     session: Session
 
     def set_argparser(self, parser: Any) -> None:
         super().set_argparser(parser)
         add_node_options(parser)
+        if self.changing_words is None:
+            parser.add_argument(
+                "--forcenode",
+                action="store_true",
+                help="give the node its own copy of the named packages, though an ancestor has"
+                " them",
+            )
+            parser.add_argument(
+                "--plan",
+                action="store_true",
+                help="show the exact files that the transaction adds, replaces and removes: it is"
+                " carried out in the stage, which is then thrown away",
+            )
 
     def pre_configure(self) -> None:
         """Enter the node: dnf has read its own configuration and no repository yet."""
@@ -71,10 +95,10 @@ class NodeCommand(dnf.cli.commands.Command):
         try:
             family = self._load_family()
             become_owner(family.leaf.path, family.leaf.owner_uid)
-            if self.changes_node:
-                self.session = WriteSession(family, wait=not self.base.conf.exit_on_lock)
-            else:
-                self.session = ReadSession(family)
+            self.session = self._open_session(family)
+        except NodeBusyError as err:
+            # The exit status is dnf's own for a lock: 200.
+            raise dnf.exceptions.LockError(str(err)) from err
         except RedpakError as err:
             raise dnf.exceptions.Error(str(err)) from err
         configure_base(self.base, self.session, self.opts)
@@ -89,10 +113,50 @@ class NodeCommand(dnf.cli.commands.Command):
         super().run_transaction()
         self.session.finish(self.base)
 
+    def _open_session(self, family: Family) -> Session:
+        opts = self.opts
+        if not self._changes_node():
+            return ReadSession(family)
+        plan = getattr(opts, "plan", False)
+        if plan:
+            # Nothing can happen to the node: there is nothing to confirm.
+            self.base.conf.assumeyes = True
+        return WriteSession(
+            family,
+            wait=not self.base.conf.exit_on_lock,
+            force=opts.node_force,
+            forced=self._forced_names(family) if getattr(opts, "forcenode", False) else (),
+            plan=plan,
+        )
+
+    def _changes_node(self) -> bool:
+        if self.changing_words is None:
+            return True
+        words = [getattr(self.opts, name, None) for name in _SUBCOMMAND_ATTRIBUTES]
+        flat = {word for item in words for word in (item if isinstance(item, list) else [item])}
+        return bool(flat & self.changing_words)
+
+    def _forced_names(self, family: Family) -> set[str]:
+        """Names of the ancestors' packages that the command line names, or brings as files."""
+        specs = list(getattr(self.opts, "pkg_specs", []))
+        files = getattr(self.opts, "filenames", [])
+        held = {
+            name
+            for member in family_members(family)[:-1]
+            for name in names_of_member(member)
+        }
+        # "foo-devel" starts with "foo-" too: the longest name that fits is meant.
+        meant = {max((n for n in held if _fits(spec, n)), key=len, default="") for spec in specs}
+        return (meant | {read_header(path)[rpm.RPMTAG_NAME] for path in files}) & held
+
     def _load_family(self) -> Family:
         redpath = resolve_redpath(self.opts.redpath, os.environ)
         main = load_main(self.opts.rmain, os.environ)
         return load_family(redpath, main=main, force=self.opts.node_force)
+
+
+def _fits(spec: str, name: str) -> bool:
+    return spec == name or spec.startswith((f"{name}-", f"{name}."))
 
 
 def configure_base(base: Any, session: Session, opts: Any) -> None:

@@ -7,6 +7,7 @@ import logging
 import os
 import tempfile
 import time
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import dnf
@@ -17,13 +18,15 @@ import rpm
 
 from redpak.errors import RedpakError
 from redpak.family import Family
-from redrpm.contents import has_scriptlets, read_contents, read_header
+from redrpm.contents import read_contents, read_header, scriptlet_names
 from redrpm.locking import lock_family
+from redrpm.plan import FilePlan
 from redrpm.rpmdb import (
     FamilyRpmdb,
     build_family_rpmdb,
     family_members,
     load_header,
+    nevra,
     open_rpmdb,
     read_triggers,
 )
@@ -60,9 +63,39 @@ class Session:
         # What is there already stays visible: dnf says "already installed" of it.
         same_build = {str(package) for package in ancestors}
         others = [package for package in same_name if str(package) not in same_build]
-        base.sack.add_excludes(available.filter(pkg=others))
         if base.conf.obsoletes:
-            base.sack.add_excludes(available.filter(obsoletes=installed))
+            others += available.filter(obsoletes=installed)
+        base.sack.add_excludes(available.filter(pkg=others))
+        self._explain(others, ancestors)
+
+    def _explain(self, excluded: list[Any], ancestors: list[Any]) -> None:
+        """Have dnf say which node holds what is in the way when it cannot solve."""
+        holders = {package.name: package for package in ancestors}
+
+        def amend(record: logging.LogRecord) -> bool:
+            if record.levelno == logging.CRITICAL:
+                text = record.getMessage()
+                lines = [
+                    f"  - {self._describe(holders[package.name])}"
+                    for package in sorted(excluded)
+                    if f"package {package} " in text and package.name in holders
+                ]
+                if lines:
+                    record.msg, record.args = "\n".join([text, *dict.fromkeys(lines)]), ()
+            return True
+
+        logging.getLogger("dnf").addFilter(amend)
+
+    def _describe(self, package: Any) -> str:
+        place = self._place(self._owner(package))
+        return (
+            f"{package} belongs to {place}: upgrade it there, or give this node a copy of its own"
+            " with --forcenode"
+        )
+
+    def _place(self, owner: str) -> str:
+        alias = self._aliases.get(owner)
+        return f"node {alias} ({owner})" if alias else "the core OS"
 
     def check_transaction(self, base: Any) -> None:
         """Refuse a transaction that changes an ancestor's package. Raises RedpakError."""
@@ -71,12 +104,10 @@ class Session:
                 continue
             owner = self._owner(item.pkg)
             if owner != self.family.leaf.path:
-                holder = self._aliases.get(owner, "")
-                place = f"node {holder} ({owner})" if holder else "the core OS"
                 raise RedpakError(
-                    f"package {item.pkg} belongs to {place}, node {self.family.leaf.alias}"
-                    " cannot change it",
-                    hint=f"use --redpath={owner}" if holder else "",
+                    f"package {item.pkg} belongs to {self._place(owner)}, node"
+                    f" {self.family.leaf.alias} cannot change it",
+                    hint=f"use --redpath={owner}" if owner in self._aliases else "",
                 )
 
     def assemble(self, base: Any) -> None:
@@ -121,7 +152,7 @@ class ReadSession(Session):
                 f"{root}/var/lib/rpm",
                 cache=f"{family.leaf.state_dir}/family-rpmdb",
             )
-            copy_dnf_state(family.leaf.persist_dir, root)
+            copy_dnf_state(family.leaf, root)
         except BaseException:
             self._release()
             raise
@@ -139,13 +170,17 @@ class ReadSession(Session):
 class WriteSession(Session):
     """Transactions: this process is the contained child, its parent commits."""
 
-    def __init__(self, family: Family, *, wait: bool) -> None:
+    def __init__(
+        self, family: Family, *, wait: bool, force: bool, forced: Collection[str], plan: bool
+    ) -> None:
         self._started = int(time.time())  # seconds, as in dnf's history
         self._contained: ContainedTransaction = NodeTransaction(
-            family, notify=tell, wait=wait
+            family, notify=tell, wait=wait, force=force, forced=forced
         ).fork()
         super().__init__(family, self._contained.root, self._contained.family_rpmdb)
         self._committed = False
+        self._plan = plan
+        self._scriptlets: list[str] = []
 
     def assemble(self, base: Any) -> None:
         if not base.transaction:
@@ -161,7 +196,13 @@ class WriteSession(Session):
                 for item in base.transaction
                 if item.action in dnf.transaction.BACKWARD_ACTIONS
             ]
-            scriptlets = has_scriptlets([*incoming, *outgoing]) or read_triggers(ts)
+            triggers = read_triggers(ts)
+        self._scriptlets = [
+            f"{nevra(header)}: {', '.join(scriptlet_names(header))}"
+            for header in [*incoming, *outgoing]
+            if scriptlet_names(header)
+        ]
+        scriptlets = bool(self._scriptlets) or triggers
         self._contained.assemble(read_contents(incoming), scriptlets=scriptlets)
 
     def commit(self, base: Any) -> None:
@@ -175,6 +216,10 @@ class WriteSession(Session):
                 f"nothing was changed in node {self.family.leaf.alias}, these packages failed: "
                 + ", ".join(failed)
             )
+        if self._plan:
+            print_plan(self.family, self._contained.plan(), self._scriptlets)
+            # dnf would go on to say what it installed.
+            raise SystemExit(0)
         for note in self._contained.commit():
             tell(f"Node {self.family.leaf.alias}: {note}")
         self._committed = True
@@ -185,6 +230,21 @@ class WriteSession(Session):
         last = base.history.last()
         if not self._committed and last is not None and last.beg_timestamp >= self._started:
             self._contained.commit()
+
+
+def print_plan(family: Family, plan: FilePlan, scriptlets: Sequence[str]) -> None:
+    """Show what a transaction would change in the leaf of ``family``."""
+    print(f"\nPlan for node {family.leaf.alias} ({family.leaf.path}); nothing was changed.")
+    for title, paths in (
+        ("Files added", plan.added),
+        ("Files replaced", plan.replaced),
+        ("Files removed", plan.removed),
+        ("Scriptlets run", scriptlets),
+    ):
+        print(f"{title}: {len(paths)}")
+        for path in paths:
+            print(f"  {path}")
+    print(f"Change of size: {plan.size_change:+} bytes")
 
 
 def releasever(family: Family, root: str) -> str:

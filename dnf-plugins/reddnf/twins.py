@@ -4,38 +4,43 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Optional
 
 from reddnf.node_command import NodeCommand
 
-# Stock command: whether its twin changes the node, and so works in the family view.
-_TWINS = {
-    "autoremove": True,
-    "check": False,
-    "check-update": False,
-    "clean": False,
-    "deplist": False,
-    "distro-sync": True,
-    "downgrade": True,
-    "group": True,
-    "history": True,
-    "info": False,
-    "install": True,
-    "list": False,
-    "makecache": False,
-    "mark": True,
-    "module": True,
-    "provides": False,
-    "reinstall": True,
-    "remove": True,
-    "repoinfo": False,
-    "repolist": False,
-    "repoquery": False,
-    "search": False,
-    "swap": True,
-    "updateinfo": False,
-    "upgrade": True,
-    "upgrade-minimal": True,
+_ALWAYS = None
+_NEVER: frozenset[str] = frozenset()
+# Stock command: the sub-commands that change the node, and so work in the family view.
+_TWINS: dict[str, Optional[frozenset[str]]] = {
+    "autoremove": _ALWAYS,
+    "check": _NEVER,
+    "check-update": _NEVER,
+    "clean": _NEVER,
+    "deplist": _NEVER,
+    "distro-sync": _ALWAYS,
+    "download": _NEVER,
+    "downgrade": _ALWAYS,
+    "group": frozenset({"install", "upgrade", "update", "remove", "erase", "mark", "unmark"}),
+    "history": frozenset({"undo", "redo", "rollback", "replay"}),
+    "info": _NEVER,
+    "install": _ALWAYS,
+    "list": _NEVER,
+    "makecache": _NEVER,
+    "mark": _ALWAYS,
+    "module": frozenset(
+        {"enable", "disable", "reset", "install", "update", "remove", "switch-to"}
+    ),
+    "provides": _NEVER,
+    "reinstall": _ALWAYS,
+    "remove": _ALWAYS,
+    "repoinfo": _NEVER,
+    "repolist": _NEVER,
+    "repoquery": _NEVER,
+    "search": _NEVER,
+    "swap": _ALWAYS,
+    "updateinfo": _NEVER,
+    "upgrade": _ALWAYS,
+    "upgrade-minimal": _ALWAYS,
 }
 
 
@@ -46,7 +51,7 @@ def make_twins(stock_commands: Mapping[str, Any]) -> list[type]:
     names are the stock ones with red- before them; the two-letter ones also with a plain r.
     """
     twins: dict[str, type] = {}
-    for name, changes_node in _TWINS.items():
+    for name, changing_words in _TWINS.items():
         stock = stock_commands.get(name)
         # list and info, repolist and repoinfo ... are one class under several names.
         if stock is None or stock.__name__ in twins:
@@ -55,14 +60,17 @@ def make_twins(stock_commands: Mapping[str, Any]) -> list[type]:
             f"Red{stock.__name__}",
             (NodeCommand, stock),
             {
-                "aliases": _twin_names(stock.aliases),
+                "aliases": _twin_names(stock),
                 "summary": f"{stock.summary} (of a node)",
-                "changes_node": changes_node,
+                "changing_words": changing_words,
             },
         )
     return list(twins.values())
 
 
-def _twin_names(aliases: tuple[str, ...]) -> tuple[str, ...]:
-    short = tuple(f"r{alias}" for alias in aliases if len(alias) == 2)
-    return tuple(f"red-{alias}" for alias in aliases) + short
+def _twin_names(stock: Any) -> tuple[str, ...]:
+    # groupinstall and its like spell a sub-command that group has anyway.
+    spelt = getattr(stock, "direct_commands", {})
+    aliases = [alias for alias in stock.aliases if alias not in spelt]
+    short = [f"r{alias}" for alias in aliases if len(alias) == 2]
+    return (*(f"red-{alias}" for alias in aliases), *short)

@@ -20,15 +20,15 @@ from redpak.errors import RedpakError
 # Made fresh for each view (design section 3.3): what lands there is not kept.
 VOLATILE_TOPS = frozenset({"dev", "proc", "run", "sys", "tmp"})
 _SCRIPT_TAGS = (
-    rpm.RPMTAG_PRETRANS,
-    rpm.RPMTAG_PREIN,
-    rpm.RPMTAG_POSTIN,
-    rpm.RPMTAG_PREUN,
-    rpm.RPMTAG_POSTUN,
-    rpm.RPMTAG_POSTTRANS,
-    rpm.RPMTAG_TRIGGERSCRIPTS,
-    rpm.RPMTAG_FILETRIGGERSCRIPTS,
-    rpm.RPMTAG_TRANSFILETRIGGERSCRIPTS,
+    ("pretrans", rpm.RPMTAG_PRETRANS),
+    ("pre", rpm.RPMTAG_PREIN),
+    ("post", rpm.RPMTAG_POSTIN),
+    ("preun", rpm.RPMTAG_PREUN),
+    ("postun", rpm.RPMTAG_POSTUN),
+    ("posttrans", rpm.RPMTAG_POSTTRANS),
+    ("trigger", rpm.RPMTAG_TRIGGERSCRIPTS),
+    ("filetrigger", rpm.RPMTAG_FILETRIGGERSCRIPTS),
+    ("transfiletrigger", rpm.RPMTAG_TRANSFILETRIGGERSCRIPTS),
 )
 
 
@@ -86,9 +86,9 @@ def read_contents(headers: Iterable[Any]) -> TransactionContents:
     return TransactionContents(frozenset(directories), frozenset(configs), frozenset(symlinks))
 
 
-def has_scriptlets(headers: Iterable[Any]) -> bool:
-    """Whether any of ``headers`` brings a scriptlet or a trigger."""
-    return any(header[tag] for header in headers for tag in _SCRIPT_TAGS)
+def scriptlet_names(header: Any) -> list[str]:
+    """The scriptlets and triggers a package brings, by their names in a spec file."""
+    return [name for name, tag in _SCRIPT_TAGS if header[tag]]
 
 
 def _check_top_level(header: Any, entry: Any, name: str) -> None:

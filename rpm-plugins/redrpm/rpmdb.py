@@ -15,7 +15,7 @@ import sqlite3
 import tempfile
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Optional
 
 import rpm
@@ -49,10 +49,15 @@ class Installed:
 
 @dataclass(frozen=True)
 class FamilyRpmdb:
-    """A merged rpmdb in ``directory``; ``packages`` is what it held when it was read, by number."""
+    """A merged rpmdb in ``directory``.
+
+    ``packages`` is what it held when it was read, by number; ``complete`` is false when a shadowed
+    package was left out, which may come back when the one that shadows it goes.
+    """
 
     directory: str
     packages: Mapping[int, Installed]
+    complete: bool = True
 
 
 @contextmanager
@@ -139,12 +144,19 @@ def build_family_rpmdb(
         if cached is not None:
             return FamilyRpmdb(directory, cached)
     with tempfile.TemporaryDirectory(dir=os.path.dirname(directory)) as work:
-        copies = [_copy_member(member, f"{work}/{n}") for n, member in enumerate(present)]
+        copies = [copy_member(member, f"{work}/{n}") for n, member in enumerate(present)]
         hidden = _find_shadowed(copies, forced)
-        return FamilyRpmdb(directory, _merge(copies, hidden, directory))
+        return FamilyRpmdb(directory, _merge(copies, hidden, directory), complete=not any(hidden))
 
 
-def _copy_member(member: Member, directory: str) -> Member:
+def names_of_member(member: Member) -> set[str]:
+    """The names of the packages of a member, read from a copy. Raises RedpakError."""
+    with tempfile.TemporaryDirectory(prefix="redpak-") as work:
+        return set(read_names(copy_member(member, f"{work}/rpmdb").directory).values())
+
+
+def copy_member(member: Member, directory: str) -> Member:
+    """``member`` in a private copy, in the new ``directory``. Raises RedpakError, OSError."""
     os.mkdir(directory)
     _copy_database(member.directory, directory)
     return Member(member.owner, directory)
@@ -253,7 +265,7 @@ def derive_node_rpmdb(
     if stream:
         import_headers(directory, stream)
     make_readable(directory)
-    return FamilyRpmdb(family.directory, packages)
+    return replace(family, packages=packages)
 
 
 def make_readable(directory: str) -> None:

@@ -13,17 +13,18 @@ import os
 import shutil
 import signal
 import sqlite3
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from redpak.errors import RedpakError
-from redpak.family import Family, find_descendants
+from redpak.family import Family
+from redpak.node import Node
 from redrpm.contents import TransactionContents
 from redrpm.delta import Delta, DeltaRules, read_delta
-from redrpm.journal import Journal, commit
-from redrpm.locking import lock_family
+from redrpm.hold import NodeHold
+from redrpm.locking import Notify
+from redrpm.plan import FilePlan, plan_files
 from redrpm.rpmdb import (
     FamilyRpmdb,
     build_family_rpmdb,
@@ -34,13 +35,9 @@ from redrpm.rpmdb import (
     read_names,
     save_cache,
 )
-from redrpm.stage import Stage
 from redrpm.view import FamilyView
 from redsys import seccomp
-from redsys.lock import NodeLock
 from redsys.namespace import fork_contained, wait_status
-
-Notify = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -69,28 +66,33 @@ class _Channel:
         os.close(self.send)
 
 
-class NodeTransaction:
-    """An exclusive hold on the leaf of ``family`` with a stage and the family rpmdb in it.
+class NodeTransaction(NodeHold):
+    """A hold on a node with the family rpmdb in its stage, for dnf or rpm to work on.
 
     fork() splits the process: in the contained child it returns a ContainedTransaction, the parent
-    supervises and ends with the child's exit status. ``notify`` shows a line to the user.
+    supervises and ends with the child's exit status. Packages of ancestors named in ``forced`` are
+    left out of the family rpmdb, so that the node can have its own.
     """
 
-    def __init__(self, family: Family, *, notify: Notify, wait: bool = True) -> None:
+    def __init__(
+        self,
+        family: Family,
+        *,
+        notify: Notify,
+        wait: bool = True,
+        force: bool = False,
+        forced: Collection[str] = (),
+    ) -> None:
         """Lock, recover, prepare. Raises RedpakError; the node is then as it was."""
-        self.family = family
-        self.node = family.leaf
-        self._notify = notify
-        check_owners(family)
-        self._locks: Sequence[NodeLock] = lock_family(family, notify=notify, wait=wait)
-        self.stage = Stage(f"{self.node.state_dir}/stage")
+        super().__init__(family, notify=notify, wait=wait, force=force)
         try:
-            self.stage.create()
-            copy_dnf_state(self.node.persist_dir, self.stage.root)
+            copy_dnf_state(self.node, self.stage.root)
             self.family_rpmdb = build_family_rpmdb(
-                family_members(family), f"{self.stage.root}/var/lib/rpm", cache=self._cache
+                family_members(family),
+                f"{self.stage.root}/var/lib/rpm",
+                cache=self._cache,
+                forced=forced,
             )
-            self.descendants = find_descendants(family.nodes[0].path)
         except BaseException:
             self.close()
             raise
@@ -98,12 +100,6 @@ class NodeTransaction:
     @property
     def _cache(self) -> str:
         return f"{self.node.state_dir}/family-rpmdb"
-
-    def close(self) -> None:
-        """Throw the stage away and release the locks."""
-        self.stage.discard()
-        for lock in self._locks:
-            lock.release()
 
     def fork(self) -> ContainedTransaction:
         """Returns in the contained child only. Raises RedpakError when there can be none."""
@@ -131,7 +127,9 @@ class NodeTransaction:
             request = channel.read()
             if request is None:
                 break
-            channel.write(self._answer(request))
+            # A child that was killed meanwhile cannot hear the answer.
+            with contextlib.suppress(BrokenPipeError):
+                channel.write(self._answer(request))
         status = wait_status(pid)
         self.close()
         os._exit(status)
@@ -140,17 +138,38 @@ class NodeTransaction:
         try:
             if request["action"] == "commit":
                 return {"notes": self.commit()}
-            return {"error": f"unknown request {request['action']}"}
+            return {"plan": self.plan().to_message()}
         except RedpakError as err:
             return {"error": err.message, "hint": err.hint}
         except (OSError, sqlite3.Error) as err:
-            return {"error": f"{self.node.path}: cannot commit: {err}"}
+            return {"error": f"{self.node.path}: cannot commit: {err}", "hint": ""}
 
     def commit(self) -> list[str]:
         """Verify what the stage holds and make the node be it; what the user should know.
 
         Raises RedpakError or OSError; unless the journal was written the node is as it was.
         """
+        family_rpmdb, delta = self._read_stage()
+        notes = delta.notes + self.conclude(delta.steps, family_rpmdb.directory)
+        self._keep_family_rpmdb(family_rpmdb)
+        return notes
+
+    def plan(self) -> FilePlan:
+        """What commit() would do to the node's files. Raises RedpakError where it would."""
+        family_rpmdb, delta = self._read_stage()
+        self.check_descendants(family_rpmdb.directory)
+        return plan_files(self.node.path, self.stage.path, delta.steps, list(self._state.values()))
+
+    @property
+    def _state(self) -> dict[str, str]:
+        """Directories of the stage that the view shows apart, and their places in the node."""
+        node = self.node
+        places = {self.stage.rpmdb: os.path.relpath(node.rpmdb_dir, node.path)}
+        for inside, place in dnf_state_places(node).items():
+            places[f"{self.stage.dnf_state}/{inside}"] = place
+        return places
+
+    def _read_stage(self) -> tuple[FamilyRpmdb, Delta]:
         check_ancestors_untouched(self.family_rpmdb, self.family)
         family_rpmdb = derive_node_rpmdb(
             self.family_rpmdb,
@@ -159,25 +178,14 @@ class NodeTransaction:
             previous=self.node.rpmdb_dir,
         )
         # The child may still look at its dnf state: commit a copy.
-        shutil.copytree(f"{self.stage.root}/var/lib/dnf", self.stage.dnf_state, symlinks=True)
-        make_readable(self.stage.dnf_state)
-        delta = self._read_delta(family_rpmdb)
-        if delta.steps:
-            blocked = {signal.SIGTERM, signal.SIGHUP}
-            signal.pthread_sigmask(signal.SIG_BLOCK, blocked)
-            try:
-                commit(
-                    self.node.path,
-                    self.node.state_dir,
-                    self.stage,
-                    Journal(time.time_ns(), tuple(delta.steps)),
-                )
-            finally:
-                signal.pthread_sigmask(signal.SIG_UNBLOCK, blocked)
-        self._keep_family_rpmdb(family_rpmdb)
-        return delta.notes
+        for inside in dnf_state_places(self.node):
+            shutil.copytree(f"{self.stage.root}/{inside}", f"{self.stage.dnf_state}/{inside}")
+        make_readable(f"{self.stage.dnf_state}/var/lib/dnf")
+        return family_rpmdb, self._read_delta(family_rpmdb)
 
     def _keep_family_rpmdb(self, family_rpmdb: FamilyRpmdb) -> None:
+        if not family_rpmdb.complete:
+            return
         # Without it the next command builds it again; save_cache() writes its index last.
         with contextlib.suppress(OSError, sqlite3.Error, RedpakError):
             save_cache(family_rpmdb, family_members(self.family), self._cache)
@@ -186,15 +194,8 @@ class NodeTransaction:
         node = self.node.path
         with open_rpmdb(family_rpmdb.directory) as ts:
             rules = DeltaRules(
-                state={
-                    self.stage.rpmdb: os.path.relpath(self.node.rpmdb_dir, node),
-                    self.stage.dnf_state: os.path.relpath(self.node.persist_dir, node),
-                },
-                children=[
-                    os.path.relpath(path, node)
-                    for path in self.descendants
-                    if path.startswith(f"{node}/")
-                ],
+                state=self._state,
+                children=[os.path.relpath(path, node) for path in self.descendants],
                 derived=derived_patterns(self.family),
                 is_owned=lambda path: len(ts.dbMatch("basenames", path)) > 0,
                 keep_setuid=os.geteuid() == 0,
@@ -216,7 +217,7 @@ class ContainedTransaction:
             transaction.stage,
             [node.path for node in reversed(transaction.family.nodes)],
             privileged=self._privileged,
-            descendants=transaction.descendants,
+            descendants=transaction.tree,
         )
 
     def assemble(self, contents: TransactionContents, *, scriptlets: bool) -> None:
@@ -236,33 +237,23 @@ class ContainedTransaction:
 
         The rpmdb and dnf's history must be closed. Raises RedpakError: the node is as it was.
         """
+        notes: list[str] = self._ask("commit")["notes"]
+        return notes
+
+    def plan(self) -> FilePlan:
+        """What commit() would do to the node's files. Raises RedpakError where it would."""
+        return FilePlan(**self._ask("plan")["plan"])
+
+    def _ask(self, action: str) -> dict[str, Any]:
         if self._assembled:
             self._view.dismantle()
-        self._channel.write({"action": "commit"})
+        self._channel.write({"action": action})
         answer = self._channel.read()
         if answer is None:
             raise RedpakError(f"{self.family.leaf.path}: the process that commits is gone")
         if "error" in answer:
-            raise RedpakError(answer["error"], hint=answer.get("hint", ""))
-        notes: list[str] = answer["notes"]
-        return notes
-
-
-def check_owners(family: Family) -> None:
-    """Only root and the node's owner may provide what scriptlets run. Raises RedpakError."""
-    owner = family.leaf.owner_uid
-    for node in family.ancestors:
-        if node.owner_uid not in (0, owner):
-            raise RedpakError(
-                f"{node.path}: ancestor {node.alias} belongs neither to root nor to the owner of"
-                f" {family.leaf.path}",
-                hint="scriptlets run an ancestor's programs: give both to one owner",
-            )
-    if os.geteuid() != owner:
-        raise RedpakError(
-            f"{family.leaf.path}: no permission, the node belongs to user {owner}",
-            hint="run this as its owner, or as root",
-        )
+            raise RedpakError(answer["error"], hint=answer["hint"])
+        return answer
 
 
 def check_ancestors_untouched(family_rpmdb: FamilyRpmdb, family: Family) -> None:
@@ -288,14 +279,25 @@ def derived_patterns(family: Family) -> list[str]:
     return [pattern for config in configs for pattern in config.tags.derived_files]
 
 
-def copy_dnf_state(persist_dir: str, root: str) -> None:
-    """Give ``root`` its own copy of a node's dnf state: history, reasons, modules."""
-    target = f"{root}/var/lib/dnf"
-    if os.path.isdir(persist_dir):
-        locks = shutil.ignore_patterns("*.pid")
-        shutil.copytree(persist_dir, target, symlinks=True, ignore=locks)
-    else:
-        os.makedirs(target)
+def dnf_state_places(node: Node) -> dict[str, str]:
+    """dnf's own state in an installroot, and where ``node`` keeps it: history and reasons,
+    module streams."""
+    return {
+        "var/lib/dnf": os.path.relpath(node.persist_dir, node.path),
+        "etc/dnf/modules.d": "etc/dnf/modules.d",
+    }
+
+
+def copy_dnf_state(node: Node, root: str) -> None:
+    """Give ``root`` its own copy of a node's dnf state. Raises OSError."""
+    for inside, place in dnf_state_places(node).items():
+        if os.path.isdir(f"{node.path}/{place}"):
+            locks = shutil.ignore_patterns("*.pid")
+            shutil.copytree(
+                f"{node.path}/{place}", f"{root}/{inside}", symlinks=True, ignore=locks
+            )
+        else:
+            os.makedirs(f"{root}/{inside}")
 
 
 def _in_user_namespace() -> bool:

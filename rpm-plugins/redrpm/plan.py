@@ -1,0 +1,48 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a transaction would change, told from its stage: the answer to --plan."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from redrpm.journal import Step, StepKind
+
+
+@dataclass(frozen=True)
+class FilePlan:
+    """Paths relative to the node; ``size_change`` is in bytes."""
+
+    added: Sequence[str]
+    replaced: Sequence[str]
+    removed: Sequence[str]
+    size_change: int
+
+    def to_message(self) -> dict[str, Any]:
+        """The plan as JSON knows it."""
+        return asdict(self)
+
+
+def plan_files(node: str, stage: str, steps: Sequence[Step], state: Collection[str]) -> FilePlan:
+    """Sort ``steps`` by what they mean to a user; ``state`` are redpak's and dnf's own places."""
+    added: list[str] = []
+    replaced: list[str] = []
+    removed: list[str] = []
+    change = 0
+    for step in steps:
+        if any(step.path.startswith(f"{place}/") for place in state):
+            continue
+        if step.kind is StepKind.PUT_FILE:
+            change += os.lstat(f"{stage}/{step.source}").st_size
+        elif step.kind is not StepKind.REMOVE_FILE:
+            continue
+        exists = os.path.lexists(f"{node}/{step.path}")
+        if exists:
+            change -= os.lstat(f"{node}/{step.path}").st_size
+        if step.kind is StepKind.REMOVE_FILE:
+            removed.append(step.path)
+        else:
+            (replaced if exists else added).append(step.path)
+    return FilePlan(added, replaced, removed, change)

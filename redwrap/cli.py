@@ -3,84 +3,135 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
-from collections.abc import Sequence
-from typing import NoReturn, Optional
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple, Optional, Union
 
 from redpak.errors import RedpakError
 from redwrap.errors import FAILED, LaunchError
 
 VERSION = "0.1.0"
+USAGE = "usage: red-wrap --redpath=DIR [OPTION...] [--] COMMAND [ARG...]"
+ABOUT = """
+Run COMMAND in the namespace of the node DIR and its ancestors.
+"""
+STATUS = """
+Exit status: the command's own, 128+N when signal N ended it, 125 when red-wrap failed, 126 when the
+command cannot be executed, 127 when it does not exist.
+"""
 
 
-class _Parser(argparse.ArgumentParser):
-    """argparse exits with 2 on a usage error; red-wrap's own failures are 125."""
+class Option(NamedTuple):
+    """One option; `value` names its value, "" for a switch; without `help` it is not shown."""
 
-    def error(self, message: str) -> NoReturn:
-        raise LaunchError(message, hint="see red-wrap --help")
+    names: tuple[str, ...]
+    value: str
+    help: str
 
-
-def make_parser() -> argparse.ArgumentParser:
-    """The command line; everything from the first word that is no option on is the command."""
-    parser = _Parser(
-        prog="red-wrap", allow_abbrev=False,
-        usage="red-wrap --redpath=DIR [OPTION...] [--] COMMAND [ARG...]",
-        description="Run COMMAND in the namespace of the node DIR and its ancestors.",
-        epilog="Exit status: the command's own, 128+N when signal N ended it, 125 when red-wrap "
-               "failed, 126 when the command cannot be executed, 127 when it does not exist.")
-    parser.add_argument("--redpath", "--rpath", "--rp", metavar="DIR",
-                        help="absolute path of the node (default: $REDPATH)")
-    parser.add_argument("--rmain", metavar="FILE",
-                        help="configuration of the core OS (default: $redpak_MAIN, then "
-                             "/etc/redpak/main.yaml)")
-    parser.add_argument("--admin", action="store_true",
-                        help="also read the administrative configuration (maintenance)")
-    parser.add_argument("--force", action="store_true",
-                        help="create missing sources; do not check state and place of the node")
-    parser.add_argument("--bwrap", metavar="PATH", help="the bubblewrap to use")
-    parser.add_argument("--dump", action="store_true",
-                        help="print the bwrap options, one a line, on stderr before the start")
-    parser.add_argument("--dump-only", action="store_true",
-                        help="print the bwrap options, one a line, and start nothing")
-    parser.add_argument("--explain", action="store_true",
-                        help="print each mount, variable and tag, and the node, file and line "
-                             "that gave it; start nothing")
-    parser.add_argument("--json", action="store_true",
-                        help="print the launch plan as JSON and start nothing")
-    parser.add_argument("--user", metavar="USER", help="run as this user (name or number)")
-    parser.add_argument("--group", metavar="GROUP", help="run as this group (name or number)")
-    parser.add_argument("--strict", action="store_true",
-                        help="refuse a configuration that tries to loosen a constraint")
-    parser.add_argument("--unsafe", action="store_true",
-                        help="skip the checks of who owns the commands of the configuration")
-    parser.add_argument("--verbose", action="store_true", help="say what is done, on stderr")
-    # Given by the warm path (the shell script red-wrap): the key of the plan it would use.
-    parser.add_argument("--warm", default="", help=argparse.SUPPRESS)
-    parser.add_argument("--version", action="version", version=f"red-wrap {VERSION}")
-    parser.add_argument("command", nargs=argparse.REMAINDER, metavar="COMMAND [ARG...]",
-                        help="what to run")
-    return parser
+    @property
+    def key(self) -> str:
+        """Its name in the parsed options."""
+        return self.names[0].lstrip("-").replace("-", "_")
 
 
-def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
-    """Raises LaunchError for a wrong command line."""
-    options = make_parser().parse_args(list(arguments))
-    if options.command[:1] == ["--"]:
-        del options.command[0]
-    if not (options.command or options.dump_only or options.explain or options.json):
+# argparse is not used: its import and set-up are a fifth of a cold launch.
+OPTIONS = (
+    Option(("--redpath", "--rpath", "--rp"), "DIR", "absolute path of the node (or $REDPATH)"),
+    Option(("--rmain",), "FILE", "configuration of the core OS (or $redpak_MAIN, then "
+           "/etc/redpak/main.yaml)"),
+    Option(("--admin",), "", "also read the administrative configuration (maintenance)"),
+    Option(("--force",), "", "create missing sources; do not check state, place and age of the "
+           "node"),
+    Option(("--user",), "USER", "run as this user (name or number)"),
+    Option(("--group",), "GROUP", "run as this group (name or number)"),
+    Option(("--strict",), "", "refuse a configuration that tries to loosen a constraint"),
+    Option(("--unsafe",), "", "skip the checks of who owns the configuration's commands"),
+    Option(("--verbose", "-v"), "", "print what the configuration says about its entries"),
+    Option(("--bwrap",), "PATH", "the bubblewrap to use"),
+    Option(("--dump",), "", "print the bwrap options, one a line, on stderr before the start"),
+    Option(("--dump-only",), "", "print the bwrap options, one a line; start nothing"),
+    Option(("--json",), "", "print the launch plan as JSON; start nothing"),
+    Option(("--explain",), "", "print each mount, variable and tag, and the node, file and line "
+           "that gave it; start nothing"),
+    Option(("--help", "-h"), "", "print this"),
+    Option(("--version",), "", "print the version"),
+    # From the warm path (the shell script red-wrap): the key of the plan that it looked for.
+    Option(("--warm",), "KEY", ""),
+)
+
+
+class Options:
+    """A parsed command line: options by key (text, True, or None and False), and the command."""
+
+    def __init__(self, values: Mapping[str, Union[str, bool]], command: Sequence[str]) -> None:
+        self._values = values
+        self.command = tuple(command)
+
+    def text(self, key: str) -> Optional[str]:
+        """The value of an option, None when it was not given."""
+        value = self._values.get(key)
+        return value if isinstance(value, str) else None
+
+    def has(self, key: str) -> bool:
+        """Whether a switch was given."""
+        return key in self._values
+
+
+def parse_arguments(arguments: Sequence[str]) -> Options:
+    """Options, then the command from the first word that is none. Raises LaunchError."""
+    known = {name: option for option in OPTIONS for name in option.names}
+    values: dict[str, Union[str, bool]] = {}
+    rest = list(arguments)
+    while rest and rest[0].startswith("-") and rest[0] != "-":
+        word = rest.pop(0)
+        if word == "--":
+            break
+        name, given, value = word.partition("=")
+        option = known.get(name)
+        if option is None:
+            raise LaunchError(f"unknown option {name}", hint="see red-wrap --help")
+        if not option.value:
+            if given:
+                raise LaunchError(f"the option {name} takes no value", hint=f"write {name}")
+            values[option.key] = True
+            continue
+        if not given:
+            if not rest:
+                raise LaunchError(f"the option {name} needs a value",
+                                  hint=f"write {name}={option.value}")
+            value = rest.pop(0)
+        values[option.key] = value
+    return Options(values, rest)
+
+
+def help_text() -> str:
+    """What --help prints."""
+    lines = [USAGE, ABOUT]
+    for option in OPTIONS:
+        if option.help:
+            names = ", ".join(option.names)
+            shown = f"  {names}{'=' + option.value if option.value else ''}"
+            lines.append(f"{shown}\n        {option.help}")
+    return "\n".join([*lines, STATUS.rstrip()])
+
+
+def run_options(options: Options) -> int:
+    """Do what the command line asks for. Raises RedpakError."""
+    if options.has("help") or options.has("version"):
+        print(help_text() if options.has("help") else f"red-wrap {VERSION}")
+        return 0
+    if not options.command and not any(map(options.has, ("dump_only", "json", "explain"))):
         raise LaunchError("no command given", hint="write it after the options: red-wrap "
                           "--redpath=DIR -- COMMAND")
-    return options
+    from redwrap.launch import launch
+    return launch(options, os.environ)
 
 
 def main(arguments: Optional[Sequence[str]] = None) -> int:
     """Become the application; returns an exit status only when that does not happen."""
     try:
-        options = parse_arguments(sys.argv[1:] if arguments is None else arguments)
-        from redwrap.launch import run
-        return run(options, dict(os.environ))
+        return run_options(parse_arguments(sys.argv[1:] if arguments is None else arguments))
     except RedpakError as err:
         for line in str(err).splitlines():
             print(f"red-wrap: error: {line}", file=sys.stderr)

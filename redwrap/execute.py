@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Carry out a checked plan: everything in its place, then become bwrap."""
+"""Carry out a checked plan: everything in its place, then become bwrap.
+
+What few plans need is imported where it is needed: ctypes alone costs 3 ms.
+"""
 
 from __future__ import annotations
 
@@ -24,8 +27,6 @@ from redwrap.operations import (
     Umask,
 )
 from redwrap.plan import FIRST_FD, LaunchPlan
-from redwrap.process import apply_step, open_namespace
-from redwrap.seccomp import load_profile
 
 
 def execute(plan: LaunchPlan, command: Sequence[str], environ: Mapping[str, str],
@@ -43,9 +44,11 @@ def execute(plan: LaunchPlan, command: Sequence[str], environ: Mapping[str, str]
     place_descriptors(contents, handed, lock)
     if split is not None:
         mount_tree(split)
-    # Last: another user may no longer do what is done above.
-    for step in plan.operations:
-        apply_step(step)
+    if plan.needs_python:
+        # Last: another user may no longer do what is done above.
+        from redwrap.process import apply_step
+        for step in plan.operations:
+            apply_step(step)
     try:
         os.execve(plan.bwrap, [plan.bwrap, "--args", str(arguments), "--", *command], environ)
     except OSError as err:
@@ -56,7 +59,7 @@ def execute(plan: LaunchPlan, command: Sequence[str], environ: Mapping[str, str]
 def mount_tree(split: SplitPlan) -> None:
     """Make the mounts ourselves. Raises LaunchError naming the line that asked for the one that
     fails."""
-    from redwrap import mounter  # only needed here, and ctypes costs 3 ms
+    from redwrap import mounter
     try:
         mounter.make_mounts(split.steps, split.base)
     except OSError as err:
@@ -81,8 +84,10 @@ def gather(plan: LaunchPlan, outputs: Sequence[bytes], contents: dict[int, bytes
         elif isinstance(step, Data):
             handed[step.fd] = open_descriptor(step)
         elif isinstance(step, Seccomp):
+            from redwrap.seccomp import load_profile
             contents[step.fd] = load_profile(step.profile, step.origin)
         elif isinstance(step, JoinByFd):
+            from redwrap.process import open_namespace
             handed[step.fd] = open_namespace(step.namespace, step.path, step.origin)
         elif isinstance(step, ControlGroups):
             enter_control_groups(step)

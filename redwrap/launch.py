@@ -3,9 +3,7 @@
 
 from __future__ import annotations
 
-import argparse
 import os
-import shutil
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -17,11 +15,10 @@ from redpak.family import Family, load_family, load_main, resolve_redpath
 from redpak.findings import Finding
 from redpak.merge import merge_family
 from redsys.lock import NodeLock, lock_node
-from redwrap.compiled import Context, compile_plan, store_plan
+from redwrap.cli import Options
 from redwrap.errors import LaunchError
 from redwrap.execfd import run_commands
 from redwrap.execute import execute
-from redwrap.explain import explain_plan, plan_as_json, plan_as_text
 from redwrap.identity import find_identity
 from redwrap.lookup import NamespaceView, find_command
 from redwrap.operations import (
@@ -35,40 +32,44 @@ from redwrap.sources import check_mount_points, prepare_sources
 LINKER_PREFIXES = ("LD_", "GLIBC_TUNABLES", "GCONV_PATH", "LOCPATH", "NLSPATH", "MALLOC_")
 
 
-def run(options: argparse.Namespace, caller_environ: Mapping[str, str]) -> int:
+def launch(options: Options, caller_environ: Mapping[str, str]) -> int:
     """Do what the command line asks for. Returns only after --dump-only. Raises RedpakError."""
     started = time.time_ns()
     environ = {key: value for key, value in caller_environ.items()
                if not key.startswith(LINKER_PREFIXES)}
-    redpath = resolve_redpath(options.redpath, environ)
-    main = load_main(options.rmain, environ, admin=options.admin)
-    family = load_family(redpath, main=main, admin=options.admin, force=options.force)
+    redpath = resolve_redpath(options.text("redpath"), environ)
+    main = load_main(options.text("rmain"), environ, admin=options.has("admin"))
+    family = load_family(redpath, main=main, admin=options.has("admin"), force=options.has("force"))
     lock = lock_family(family)
     config = merge_family(family, environ=environ, caller=Caller.current(),
-                          strict=options.strict)
+                          strict=options.has("strict"))
     warn(config.warnings)
-    identity = find_identity(config, user=options.user, group=options.group)
+    identity = find_identity(config, user=options.text("user"), group=options.text("group"))
     builder = PlanBuilder(family, config, environ, uid=os.getuid(), user=identity)
-    plan = builder.build(find_bwrap(options.bwrap))
-    if options.dump_only or options.json or options.explain:
+    plan = builder.build(find_bwrap(options.text("bwrap"), environ))
+    if options.has("dump_only") or options.has("json") or options.has("explain"):
+        from redwrap.explain import explain_plan, plan_as_json, plan_as_text  # not for launches
         plan = leave_out_optional(plan)
-        print(plan_as_json(plan) if options.json else
-              explain_plan(plan, config) if options.explain else plan_as_text(plan))
+        print(plan_as_json(plan) if options.has("json") else
+              explain_plan(plan, config) if options.has("explain") else plan_as_text(plan))
         return 0
-    if options.verbose or config.tags.verbose:
+    if options.has("verbose") or config.tags.verbose:
         inform(config)
-    if not options.force:
+    if not options.has("force"):
         check_age(family, config)
     plan = leave_out_optional(plan)
-    check_plan(plan, create=options.force)
-    if options.dump:
+    check_plan(plan, create=options.has("force"))
+    if options.has("dump"):
+        from redwrap.explain import plan_as_text
         print(plan_as_text(plan), file=sys.stderr)
     check_command(plan, options.command[0])
-    unsafe = options.unsafe or bool(config.tags.unsafe)
+    unsafe = options.has("unsafe") or bool(config.tags.unsafe)
     outputs = run_commands(plan.commands, environ, unsafe=unsafe)
-    if options.warm:
-        context = Context(options.warm, redpath, family, config, environ, outputs,
-                          options.bwrap is not None, started)
+    key = options.text("warm")
+    if key:
+        from redwrap.compiled import Context, compile_plan, store_plan
+        context = Context(key, redpath, family, config, environ, outputs,
+                          options.text("bwrap") is not None, started)
         text = compile_plan(plan, context)
         if text is not None:
             store_plan(text, plan, context)
@@ -96,9 +97,12 @@ def lock_family(family: Family) -> NodeLock:
     return lock
 
 
-def find_bwrap(option: str | None) -> str:
+def find_bwrap(option: str | None, environ: Mapping[str, str]) -> str:
     """The bubblewrap to use: --bwrap, else from PATH. Raises LaunchError."""
-    found = shutil.which(option or "bwrap")
+    search = [""] if option else environ.get("PATH", os.defpath).split(":")
+    found = next((path for path in (os.path.join(directory, option or "bwrap")
+                                    for directory in search)
+                  if os.path.isfile(path) and os.access(path, os.X_OK)), None)
     if found is None:
         raise LaunchError(f"{option or 'bwrap'}: bubblewrap not found",
                           hint="correct --bwrap" if option else "install bubblewrap, or name it "

@@ -133,8 +133,8 @@ class ManagerCommand(dnf.cli.commands.Command):
             raise RedpakError("--create and --update exclude each other")
         if opts.create and not opts.alias:
             raise RedpakError("--create needs an alias", hint="add --alias=NAME")
-        if opts.name and not opts.create:
-            raise RedpakError("--name goes with --create", hint="a node keeps its name")
+        if opts.name and not (opts.create or opts.update):
+            raise RedpakError("--name goes with --create or --update")
         if opts.save and not (_main_setopts(opts) or _repo_setopts(opts)):
             raise RedpakError("--save needs --setopt", hint="add --setopt=[REPO.]OPTION=VALUE")
 
@@ -193,6 +193,7 @@ class ManagerCommand(dnf.cli.commands.Command):
                 template=opts.template,
                 template_admin=opts.template_admin,
                 alias=opts.alias,
+                name=opts.name,
                 info=opts.info,
             )
             logger.info("Node %s updated.", node.alias)

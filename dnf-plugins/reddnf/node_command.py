@@ -161,7 +161,7 @@ def _fits(spec: str, name: str) -> bool:
 
 def configure_base(base: Any, session: Session, opts: Any) -> None:
     """Point dnf at the node: root, repositories, variables, cache, history."""
-    use_family_rpmdb()
+    use_family_rpmdb(session.root)
     configure_repositories(base, session.family.leaf)
     base.conf.installroot = session.root
     base.conf.persistdir = f"{session.root}/var/lib/dnf"

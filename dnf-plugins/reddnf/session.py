@@ -269,6 +269,15 @@ def version_id() -> str:
     return lines.get("VERSION_ID", "").strip("\"'")
 
 
-def use_family_rpmdb() -> None:
-    """Debian's rpm looks for its database in the home directory (design section 8)."""
+def use_family_rpmdb(root: str) -> None:
+    """Have rpm find the family rpmdb in ``root``, whatever the distribution's own place is.
+
+    Debian's rpm looks in the home directory, Fedora's in /usr/lib/sysimage. The macro serves this
+    process; `rpmkeys --root`, with which dnf checks signatures, finds a symlink.
+    """
+    place = rpm.expandMacro("%{_dbpath}")
+    link = os.path.normpath(f"{root}/{place}")
+    if place.startswith("/") and not os.path.lexists(link):
+        os.makedirs(os.path.dirname(link), exist_ok=True)
+        os.symlink(os.path.relpath(f"{root}/var/lib/rpm", os.path.dirname(link)), link)
     rpm.addMacro("_dbpath", "/var/lib/rpm")

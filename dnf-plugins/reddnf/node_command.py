@@ -22,7 +22,9 @@ from reddnf.session import (
     use_family_rpmdb,
 )
 from redpak.errors import RedpakError
+from redpak.expand import Caller
 from redpak.family import Family, load_family, load_main, resolve_redpath
+from redpak.merge import merge_family
 from redpak.node import Node
 from redrpm.contents import read_header
 from redrpm.owner import become_owner
@@ -107,7 +109,10 @@ class NodeCommand(dnf.cli.commands.Command):
     def configure(self) -> None:
         self.cli.demands.__class__ = _OwnerDemands
         super().configure()
-        _enforce_gpgcheck(self.base, self.session.family)
+        try:
+            _enforce_gpgcheck(self.base, self.session.family)
+        except RedpakError as err:
+            raise dnf.exceptions.Error(str(err)) from err
 
     def run_transaction(self) -> None:
         super().run_transaction()
@@ -184,8 +189,9 @@ def configure_repositories(base: Any, node: Node) -> None:
 
 
 def _enforce_gpgcheck(base: Any, family: Family) -> None:
-    """gpgcheck is a constraint: once a node of the family says true, no repository says false."""
-    if not any(node.config.tags.gpgcheck for node in family.nodes):
+    """gpgcheck is a constraint: once the family says true, no repository says false."""
+    effective = merge_family(family, environ=os.environ, caller=Caller.current())
+    if not effective.tags.gpgcheck:
         return
     base.conf.gpgcheck = True
     base.conf.localpkg_gpgcheck = True

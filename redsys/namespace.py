@@ -50,7 +50,7 @@ def fork_contained(*, user_namespace: bool) -> int:
         libc.prctl(libc.PR_SET_PDEATHSIG, signal.SIGKILL)
         libc.mount("none", "/", "", libc.MS_REC | libc.MS_PRIVATE)
     except OSError as err:
-        os.write(writer, str(err).encode())
+        os.write(writer, (err.strerror or str(err)).encode())
         os._exit(125)
     os.close(writer)
     return 0

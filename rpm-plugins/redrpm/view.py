@@ -71,7 +71,7 @@ class FamilyView:
             with contextlib.suppress(OSError):
                 libc.umount(self.stage.root, detach=True)
             raise RedpakError(
-                f"{self.nodes[0]}: cannot mount the family view: {err}",
+                f"{self.nodes[0]}: cannot mount the family view: {err.strerror or err}",
                 hint="overlayfs is needed (without root: kernel 5.11 or later, and no mount below"
                 " the core OS's /usr)",
             ) from err

@@ -126,3 +126,17 @@ def test_root_works_on_a_users_node_as_that_user(node: TestNode) -> None:
     root.check(["red-dnf", "red-list", f"--redpath={node.path}"])
     owners = {row[1] for row in snapshot_tree(node.path).values()}
     assert owners == {node.actor.uid}
+
+
+@pytest.mark.parametrize("actor", ["user"], indirect=True)
+def test_without_user_namespaces_the_message_says_so(node: TestNode) -> None:
+    # bwrap leaves its command in a namespace where no other can be made.
+    jail = ["bwrap", "--dev-bind", "/", "/", "--unshare-user", "--disable-userns", "--"]
+    argv = [*jail, "red-dnf", "red-install", "-y", "plain", f"--redpath={node.path}"]
+    before = node.state()
+    done = node.actor.run(argv)
+    assert done.returncode == 1, describe(done)
+    assert "Error: cannot enter namespaces: unshare: No space left on device; allow user" in (
+        done.stderr
+    ), describe(done)
+    assert node.state() == before

@@ -30,7 +30,7 @@ from redpak.schema import EnvironMode
 from redwrap.execfd import SHELL, find_runner
 from redwrap.mounts import SplitPlan, split_plan, wants_mounter
 from redwrap.operations import Bind, Command, Data, Operation, SetVariable, Symlink, Umask
-from redwrap.plan import FIRST_FD, LaunchPlan
+from redwrap.plan import FIRST_FD, RESTORE_SIGNALS, LaunchPlan
 from redwrap.sources import is_below, links_to_check
 
 MAGIC = "#redpak-launch-plan 1"
@@ -312,6 +312,10 @@ def _run_lines(plan: LaunchPlan, context: Context) -> Iterator[str]:
             words += ["--setenv", quote(step.key), f'"$redwrap_value{value_fds[id(step)]}"']
         else:
             words += map(quote, step.arguments())
+    if plan.signal_tool:
+        yield 'if redwrap_leave_signals "$1"; then'
+        yield f'set -- {" ".join(map(quote, (plan.signal_tool, *RESTORE_SIGNALS)))} "$@"'
+        yield "fi"
     launcher = ""
     if split is not None:
         yield f'command exec 9<"$redwrap_dir/{mounts_file(split)}" || return'

@@ -9,6 +9,7 @@ can inject a command.
 from __future__ import annotations
 
 import os
+import signal
 import stat
 from collections.abc import Mapping, Sequence
 from typing import Optional
@@ -17,6 +18,7 @@ from redpak.errors import RedpakError
 from redwrap.operations import Command
 
 SHELL = "/bin/sh"
+_IGNORED_BY_PYTHON = (signal.SIGPIPE, signal.SIGXFSZ)
 LIMIT = 16 << 20  # bytes a command may write: a runaway must not fill the memory
 
 
@@ -74,10 +76,13 @@ def _start(text: str, environ: Mapping[str, str], stdin: int, stdout: int,
     argv = [SHELL, "-c", text]
     if runner is None:
         actions = [(os.POSIX_SPAWN_DUP2, stdin, 0), (os.POSIX_SPAWN_DUP2, stdout, 1)]
-        return os.posix_spawn(SHELL, argv, environ, file_actions=actions)
+        return os.posix_spawn(SHELL, argv, environ, file_actions=actions,
+                              setsigdef=_IGNORED_BY_PYTHON)
     pid = os.fork()
     if pid == 0:
         try:
+            for number in _IGNORED_BY_PYTHON:
+                signal.signal(number, signal.SIG_DFL)
             os.dup2(stdin, 0)
             os.dup2(stdout, 1)
             os.setgroups([])

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import signal
 from collections.abc import Mapping, Sequence
 from itertools import count
 from typing import NoReturn
@@ -26,7 +27,7 @@ from redwrap.operations import (
     SetVariable,
     Umask,
 )
-from redwrap.plan import FIRST_FD, LaunchPlan
+from redwrap.plan import FIRST_FD, RESTORE_SIGNALS, LaunchPlan
 
 
 def execute(plan: LaunchPlan, command: Sequence[str], environ: Mapping[str, str],
@@ -49,11 +50,30 @@ def execute(plan: LaunchPlan, command: Sequence[str], environ: Mapping[str, str]
         from redwrap.process import apply_step
         for step in plan.operations:
             apply_step(step)
+    words = [*leave_signals_to_application(plan, command), *command]
     try:
-        os.execve(plan.bwrap, [plan.bwrap, "--args", str(arguments), "--", *command], environ)
+        os.execve(plan.bwrap, [plan.bwrap, "--args", str(arguments), "--", *words], environ)
     except OSError as err:
         raise LaunchError(f"{plan.bwrap}: {err.strerror}",
                           hint="name another with --bwrap=PATH") from err
+
+
+def leave_signals_to_application(plan: LaunchPlan, command: Sequence[str]) -> list[str]:
+    """Set our dispositions for exec; what the command must be started with.
+
+    On a terminal, Ctrl-C and Ctrl-\\ go to bwrap too, and it would die of them while the
+    application handles them. So bwrap ignores them, and env(1) in the namespace undoes that.
+    """
+    # Python ignores these two; the application must not.
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+    signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
+    ignored = signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    terminal = any(os.isatty(fd) for fd in (0, 1, 2))
+    if ignored or not terminal or not plan.signal_tool or "=" in command[0]:
+        return []
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGQUIT, signal.SIG_IGN)
+    return [plan.signal_tool, *RESTORE_SIGNALS]
 
 
 def mount_tree(split: SplitPlan) -> None:

@@ -24,7 +24,7 @@ from redwrap.lookup import NamespaceView, find_command
 from redwrap.operations import (
     Bind,
 )
-from redwrap.plan import LaunchPlan, PlanBuilder
+from redwrap.plan import RESTORE_SIGNALS, SIGNAL_TOOL, LaunchPlan, PlanBuilder
 from redwrap.sources import check_mount_points, prepare_sources
 
 # ld.so(8): what steers the dynamic linker or makes libc load code, bwrap's included. It never
@@ -62,7 +62,7 @@ def launch(options: Options, caller_environ: Mapping[str, str]) -> int:
     if options.has("dump"):
         from redwrap.explain import plan_as_text
         print(plan_as_text(plan), file=sys.stderr)
-    check_command(plan, options.command[0])
+    plan = find_signal_tool(plan, check_command(plan, options.command[0]))
     unsafe = options.has("unsafe") or bool(config.tags.unsafe)
     outputs = run_commands(plan.commands, environ, unsafe=unsafe)
     key = options.text("warm")
@@ -149,7 +149,19 @@ def check_plan(plan: LaunchPlan, *, create: bool) -> None:
     check_mount_points(plan.mounts)
 
 
-def check_command(plan: LaunchPlan, command: str) -> None:
+def check_command(plan: LaunchPlan, command: str) -> NamespaceView:
     """Raise LaunchError (126, 127) unless `command` can be executed in the namespace."""
-    directory = plan.directory or os.getcwd()
-    find_command(NamespaceView(plan.mounts), command, plan.search, directory)
+    view = NamespaceView(plan.mounts)
+    find_command(view, command, plan.search, plan.directory or os.getcwd())
+    return view
+
+
+def find_signal_tool(plan: LaunchPlan, view: NamespaceView) -> LaunchPlan:
+    """The plan with the env(1) of the namespace, if it is the host's and restores signals."""
+    host = view.host_path(SIGNAL_TOOL)
+    if host is None or not os.path.exists(SIGNAL_TOOL) or not os.path.samefile(host, SIGNAL_TOOL):
+        return plan
+    nothing = [(os.POSIX_SPAWN_OPEN, fd, os.devnull, os.O_RDWR, 0) for fd in (1, 2)]
+    pid = os.posix_spawn(SIGNAL_TOOL, [SIGNAL_TOOL, *RESTORE_SIGNALS], {}, file_actions=nothing)
+    works = os.waitpid(pid, 0)[1] == 0
+    return replace(plan, signal_tool=SIGNAL_TOOL) if works else plan

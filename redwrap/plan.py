@@ -53,6 +53,7 @@ class LaunchPlan:
     search: str  # PATH in the namespace
     directory: str  # where the application starts; "" is the caller's directory
     left_out: tuple[Bind, ...] = ()  # optional mounts whose source does not exist
+    signal_tool: str = ""  # env(1) in the namespace, when it is there and can restore signals
     needs_python: bool = False  # whether a step is more than bwrap and a shell can do
 
     @property
@@ -77,6 +78,8 @@ _FILE_SYSTEMS = {
     ExportMode.MQUEUE: "--mqueue",
 }
 _BEYOND_SHELL = (ControlGroups, Join, JoinByFd, NewTime, RunAs, Seccomp, SmackLabel)
+SIGNAL_TOOL = "/usr/bin/env"
+RESTORE_SIGNALS = ("--default-signal=INT,QUIT", "--")  # coreutils 8.31 and later
 DEFAULT_PATH = "/usr/sbin:/usr/bin"
 
 

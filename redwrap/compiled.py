@@ -40,7 +40,9 @@ _FORMAT = "%d:%i:%s:%.9Y:%.9Z %N"
 # A POSIX shell redirects descriptors of one digit only; 9 it needs itself.
 _LAST_FD = 8
 _PYTHON = "/usr/bin/python3"
-_MOUNTER = os.path.join(os.path.dirname(os.path.abspath(__file__)), "mounter.py")
+# As a module, not as a script: only a module's compiled form is kept.
+_MOUNTER = (f"import sys; sys.path.append({os.path.dirname(os.path.abspath(__file__))!r}); "
+            "import mounter; mounter.main(sys.argv[1:])")
 # Bytes of a command's output that the shell handles: they fit into a pipe (pipe(7)), and reading
 # them byte by byte costs less than another process. redwrap_read has the same limit.
 _LONGEST_OUTPUT = 8000
@@ -319,7 +321,7 @@ def _run_lines(plan: LaunchPlan, context: Context) -> Iterator[str]:
     launcher = ""
     if split is not None:
         yield f'command exec 9<"$redwrap_dir/{mounts_file(split)}" || return'
-        launcher = f"{_PYTHON} -I -S {quote(_MOUNTER)} 9 {quote(split.base)} "
+        launcher = f"{_PYTHON} -I -S -c {quote(_MOUNTER)} 9 {quote(split.base)} "
     yield f'exec {launcher}{quote(plan.bwrap)} {" ".join(words)} -- "$@"'
 
 

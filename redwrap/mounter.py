@@ -7,8 +7,7 @@ which need no table, in a mount namespace of its own (and a user namespace witho
 directory that bwrap then binds to its root. Each source is opened once, without following links
 below the node it belongs to, and mounted from that descriptor: nobody can exchange it in between.
 
-The warm path runs this file as a script, `python3 -I -S mounter.py FD BASE BWRAP ARGUMENT...`, with
-the steps in descriptor FD, so it imports next to nothing.
+The warm path starts Python for main() alone, so this module imports next to nothing.
 """
 
 from __future__ import annotations
@@ -21,19 +20,29 @@ import sys
 OPEN_TREE, MOVE_MOUNT, OPENAT2, MOUNT_SETATTR = 428, 429, 437, 442
 # linux/mount.h, linux/fcntl.h, linux/openat2.h, linux/sched.h
 CLONE_NEWNS, CLONE_NEWUSER = 0x00020000, 0x10000000
-MS_NOSUID, MS_NODEV, MS_RDONLY, MS_REC, MS_SLAVE = 2, 4, 1, 1 << 14, 1 << 19
+MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_REC, MS_SLAVE = 1, 2, 4, 8, 1 << 14, 1 << 19
 AT_EMPTY_PATH, AT_RECURSIVE = 0x1000, 0x8000
 OPEN_TREE_CLONE = 1
 MOVE_BOTH_EMPTY = 0x04 | 0x40
 ATTR_RDONLY, ATTR_NOSUID, ATTR_NODEV = 1, 2, 4
 NO_SYMLINKS, IN_ROOT = 0x04, 0x10
 O_PATH = 0o10000000
+EROFS = 30
 FAILED = 125
+# What bwrap's --dev has.
+DEVICES = ("null", "zero", "full", "random", "urandom", "tty")
+DEVICE_LINKS = (("stdin", "/proc/self/fd/0"), ("stdout", "/proc/self/fd/1"),
+                ("stderr", "/proc/self/fd/2"), ("fd", "/proc/self/fd"), ("core", "/proc/kcore"),
+                ("ptmx", "pts/ptmx"))
 
 _libc = ctypes.CDLL(None, use_errno=True)
 # Arguments of ours are at most 32 bits wide or addresses: c_void_p takes both.
 _libc.syscall.argtypes = [ctypes.c_long] + [ctypes.c_void_p] * 5
 _libc.syscall.restype = ctypes.c_long
+
+
+_EMPTY = ctypes.create_string_buffer(b"")
+_NOWHERE = ctypes.addressof(_EMPTY)  # "": the descriptor itself is meant
 
 
 def _call(number: int, *arguments: int | None) -> int:
@@ -59,45 +68,59 @@ def _mount(source: str, target: str, kind: str, flags: int, options: str) -> Non
         raise OSError(code, os.strerror(code))
 
 
-def _open_source(path: str, base: str) -> int:
+def _open_source(path: str, base: str, opened: dict[str, int]) -> int:
     """A descriptor of `path`; no link below `base` is followed ("" trusts every link)."""
     if not base:
         return os.open(path, O_PATH | os.O_CLOEXEC)
-    directory = os.open(base, O_PATH | os.O_CLOEXEC)
-    try:
-        return _open(directory, path[len(base):].lstrip("/") or ".", O_PATH, NO_SYMLINKS)
-    finally:
-        os.close(directory)
+    if base not in opened:
+        opened[base] = os.open(base, O_PATH | os.O_CLOEXEC)
+    return _open(opened[base], path[len(base):].lstrip("/") or ".", O_PATH, NO_SYMLINKS)
 
 
-def _open_point(root: int, target: str, is_directory: bool) -> int:
-    """A descriptor of the mount point `target` below `root`, made when it is missing."""
-    path = target.lstrip("/")
-    try:
-        return _open(root, path, O_PATH, IN_ROOT)
-    except FileNotFoundError:
-        pass
-    parent, name = os.path.split(path)
-    above = _open_point(root, parent, True) if parent else os.dup(root)
-    try:
-        if is_directory:
-            os.mkdir(name, 0o755, dir_fd=above)
-        else:
-            os.close(os.open(name, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644, dir_fd=above))
-    finally:
-        os.close(above)
-    return _open(root, path, O_PATH, IN_ROOT)
+class _Root:
+    """The directory that becomes the root; finds and makes mount points below it.
+
+    Mounts are made parents first, so the descriptor of a parent stays good.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.fd = os.open(path, O_PATH | os.O_CLOEXEC)
+        self.parents = {"": self.fd}
+
+    def parent(self, path: str) -> int:
+        """A descriptor of the directory `path` (relative), made when it is missing."""
+        if path not in self.parents:
+            self.parents[path] = self.point(path, is_directory=True)
+        return self.parents[path]
+
+    def point(self, target: str, *, is_directory: bool) -> int:
+        """A descriptor of the mount point `target`, made when it is missing; links are followed
+        below the root only."""
+        parent, _, name = target.strip("/").rpartition("/")
+        above = self.parent(parent)
+        try:
+            if is_directory:
+                os.mkdir(name, 0o755, dir_fd=above)
+            else:
+                os.close(os.open(name, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644, dir_fd=above))
+        except FileExistsError:
+            return _open(self.fd, target.strip("/"), O_PATH, IN_ROOT)
+        except OSError as err:
+            # A read-only file system says so even for what is there.
+            if err.errno == EROFS and os.path.lexists(f"/proc/self/fd/{above}/{name}"):
+                return _open(self.fd, target.strip("/"), O_PATH, IN_ROOT)
+            raise
+        return os.open(name, O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=above)
 
 
 def _attach(source: int, point: int, attributes: int) -> None:
     """Mount a copy of the tree at descriptor `source` on `point`, with `attributes` throughout."""
-    empty = ctypes.create_string_buffer(b"")
-    nowhere = ctypes.addressof(empty)
-    tree = _call(OPEN_TREE, source, nowhere,
+    tree = _call(OPEN_TREE, source, _NOWHERE,
                  OPEN_TREE_CLONE | os.O_CLOEXEC | AT_EMPTY_PATH | AT_RECURSIVE)
     values = (ctypes.c_uint64 * 4)(attributes, 0, 0, 0)
-    _call(MOUNT_SETATTR, tree, nowhere, AT_EMPTY_PATH | AT_RECURSIVE, ctypes.addressof(values), 32)
-    _call(MOVE_MOUNT, tree, nowhere, point, nowhere, MOVE_BOTH_EMPTY)
+    _call(MOUNT_SETATTR, tree, _NOWHERE, AT_EMPTY_PATH | AT_RECURSIVE, ctypes.addressof(values),
+          32)
+    _call(MOVE_MOUNT, tree, _NOWHERE, point, _NOWHERE, MOVE_BOTH_EMPTY)
     os.close(tree)
 
 
@@ -125,18 +148,19 @@ def make_mounts(steps: list[list[str]], base: str) -> None:
     """
     enter_namespace()
     # Before `base` is covered: a source may lie below it.
-    sources = [_open_sources(step) for step in steps]
+    bases: dict[str, int] = {}
+    sources = [_open_sources(step, bases) for step in steps]
+    devices = [os.open(f"/dev/{name}", O_PATH | os.O_CLOEXEC) for name in DEVICES]
     umask = os.umask(0)
     _mount("tmpfs", base, "tmpfs", MS_NOSUID | MS_NODEV, "mode=0755")
-    root = os.open(base, O_PATH | os.O_CLOEXEC)
+    root = _Root(base)
     for step, opened in zip(steps, sources):
         try:
-            _KINDS[step[0]](root, step, opened)
+            _KINDS[step[0]](root, step, opened or devices)
         except OSError as err:
             raise _explained(step, err) from err
         for fd in opened:
             os.close(fd)
-    os.close(root)
     os.umask(umask)
 
 
@@ -144,47 +168,64 @@ def _explained(step: list[str], err: OSError) -> OSError:
     return OSError(err.errno, f"{step[2]}: mount {step[1]}: {err.strerror}")
 
 
-def _open_sources(step: list[str]) -> list[int]:
+def _open_sources(step: list[str], bases: dict[str, int]) -> list[int]:
     pairs = {"bind": [(3, 4)], "overlay": [(at, at + 1) for at in range(4, len(step), 2)]}
     try:
-        return [_open_source(step[path], step[base]) for path, base in pairs.get(step[0], ())]
+        return [_open_source(step[path], step[base], bases)
+                for path, base in pairs.get(step[0], ())]
     except OSError as err:
         raise _explained(step, err) from err
 
 
-def _bind(root: int, step: list[str], opened: list[int]) -> None:
+def _bind(root: _Root, step: list[str], opened: list[int]) -> None:
     """Own fields: source, base, "rw" or "ro"."""
-    is_directory = os.path.isdir(f"/proc/self/fd/{opened[0]}")
-    point = _open_point(root, step[1], is_directory)
+    is_directory = os.fstat(opened[0]).st_mode & 0o170000 == 0o040000
+    point = root.point(step[1], is_directory=is_directory)
     _attach(opened[0], point,
             ATTR_NOSUID | ATTR_NODEV | (0 if step[5] == "rw" else ATTR_RDONLY))
     os.close(point)
 
 
-def _tmpfs(root: int, step: list[str], opened: list[int]) -> None:
-    point = _open_point(root, step[1], True)
+def _tmpfs(root: _Root, step: list[str], opened: list[int]) -> None:
+    point = root.point(step[1], is_directory=True)
     _mount("tmpfs", f"/proc/self/fd/{point}", "tmpfs", MS_NOSUID | MS_NODEV, "mode=0755")
     os.close(point)
 
 
-def _symlink(root: int, step: list[str], opened: list[int]) -> None:
+def _symlink(root: _Root, step: list[str], opened: list[int]) -> None:
     """Own field: the text of the link."""
-    parent, name = os.path.split(step[1].lstrip("/"))
-    above = _open_point(root, parent, True) if parent else os.dup(root)
+    parent, _, name = step[1].strip("/").rpartition("/")
+    above = root.parent(parent)
     try:
         os.symlink(step[3], name, dir_fd=above)
     except FileExistsError:
         if os.readlink(name, dir_fd=above) != step[3]:
             raise
-    os.close(above)
 
 
-def _data(root: int, step: list[str], opened: list[int]) -> None:
+def _dev(root: _Root, step: list[str], opened: list[int]) -> None:
+    """What bwrap's --dev makes; it would read the mount table for each device."""
+    _tmpfs(root, step, opened)
+    place = step[1].strip("/")
+    for name, fd in zip(DEVICES, opened):
+        point = root.point(f"{place}/{name}", is_directory=False)
+        _attach(fd, point, ATTR_NOSUID)
+        os.close(point)
+    for name, target in DEVICE_LINKS:
+        os.symlink(target, name, dir_fd=root.parent(place))
+    os.mkdir("shm", 0o755, dir_fd=root.parent(place))
+    point = root.point(f"{place}/pts", is_directory=True)
+    _mount("devpts", f"/proc/self/fd/{point}", "devpts", MS_NOSUID | MS_NOEXEC,
+           "newinstance,ptmxmode=0666,mode=620")
+    os.close(point)
+
+
+def _data(root: _Root, step: list[str], opened: list[int]) -> None:
     """Own field: the descriptor with the content."""
     number = int(step[3])
-    point = _open_point(root, step[1], False)
+    point = root.point(step[1], is_directory=False)
     name = f".red-wrap-{number}"
-    fd = os.open(name, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o444, dir_fd=root)
+    fd = os.open(name, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o444, dir_fd=root.fd)
     while True:
         block = os.read(number, 65536)
         if not block:
@@ -192,12 +233,12 @@ def _data(root: int, step: list[str], opened: list[int]) -> None:
         os.write(fd, block)
     os.close(number)
     _attach(fd, point, ATTR_NOSUID | ATTR_NODEV | ATTR_RDONLY)
-    os.unlink(name, dir_fd=root)
+    os.unlink(name, dir_fd=root.fd)
     os.close(fd)
     os.close(point)
 
 
-def _overlay(root: int, step: list[str], opened: list[int]) -> None:
+def _overlay(root: _Root, step: list[str], opened: list[int]) -> None:
     """Own fields: "rw" or "ro", then pairs of directory and base: for rw upper and work first,
     then the layers, topmost first."""
     layers = [f"/proc/self/fd/{fd}" for fd in opened]
@@ -207,7 +248,7 @@ def _overlay(root: int, step: list[str], opened: list[int]) -> None:
         options += f",upperdir={layers.pop(0)},workdir={layers.pop(0)}"
     else:
         flags |= MS_RDONLY
-    point = _open_point(root, step[1], True)
+    point = root.point(step[1], is_directory=True)
     if step[3] == "ro" and len(layers) == 1:  # overlayfs wants two layers
         _attach(opened[0], point, ATTR_NOSUID | ATTR_NODEV | ATTR_RDONLY)
     else:
@@ -216,7 +257,8 @@ def _overlay(root: int, step: list[str], opened: list[int]) -> None:
     os.close(point)
 
 
-_KINDS = {"bind": _bind, "tmpfs": _tmpfs, "symlink": _symlink, "data": _data, "overlay": _overlay}
+_KINDS = {"bind": _bind, "tmpfs": _tmpfs, "symlink": _symlink, "data": _data, "overlay": _overlay,
+          "dev": _dev}
 
 
 def encode_steps(steps: list[list[str]]) -> bytes:
@@ -232,7 +274,7 @@ def decode_steps(data: bytes) -> list[list[str]]:
 
 
 def main(arguments: list[str]) -> None:
-    """Make the mounts, then become bwrap."""
+    """FD BASE BWRAP ARGUMENT...: make the mounts of the steps in descriptor FD, become bwrap."""
     with open(int(arguments[0]), "rb") as stream:
         steps = decode_steps(stream.read())
     try:
@@ -241,7 +283,3 @@ def main(arguments: list[str]) -> None:
     except OSError as err:
         print(f"red-wrap: error: {err.strerror}; look at red-wrap --explain", file=sys.stderr)
         sys.exit(FAILED)
-
-
-if __name__ == "__main__":
-    main(sys.argv[1:])

@@ -46,10 +46,10 @@ def wants_mounter(plan: LaunchPlan) -> bool:
 
 
 def split_plan(plan: LaunchPlan) -> SplitPlan:
-    """Divide a plan: /proc, /dev and the like, and what lies below them, is left for bwrap, which
+    """Divide a plan: /proc and the like, and what lies below them, is left for bwrap, which
     makes them in the namespaces that they belong to."""
     left: list[Mount] = [mount for mount in plan.mounts if isinstance(mount, Lock) or (
-        isinstance(mount, FileSystem) and mount.option != "--tmpfs")]
+        isinstance(mount, FileSystem) and mount.option not in ("--tmpfs", "--dev"))]
     points = [mount.mount for mount in left if not isinstance(mount, Lock)]
     left += [mount for mount in plan.mounts if mount not in left
              and any(is_below(mount.mount, point) for point in points)]
@@ -58,7 +58,8 @@ def split_plan(plan: LaunchPlan) -> SplitPlan:
     operations: list[Operation] = []
     for step in plan.operations:
         if isinstance(step, Mount) and not any(isinstance(each, _Root) for each in operations):
-            operations.append(_Root(None, ("--bind", base, "/")))
+            # --dev-bind: every mount but the devices has "nodev" already.
+            operations.append(_Root(None, ("--dev-bind", base, "/")))
         if step not in ours:
             operations.append(step)
     return SplitPlan(base, [_encode(mount) for mount in ours], tuple(operations))
@@ -85,7 +86,8 @@ def _encode(mount: Mount) -> list[str]:
             return ["overlay", *start, "ro", *layers]
         return ["overlay", *start, "rw", f"{mount.writes}/upper", "", f"{mount.writes}/work", "",
                 *layers]
-    return ["tmpfs", *start]
+    is_dev = isinstance(mount, FileSystem) and mount.option == "--dev"
+    return ["dev" if is_dev else "tmpfs", *start]
 
 
 def _flatten(pairs: Sequence[tuple[str, str]]) -> list[str]:

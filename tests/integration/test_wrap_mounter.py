@@ -42,7 +42,7 @@ def test_many_mounts_are_made_cold_and_warm(ground: Ground) -> None:
                              "ls /nodes/core/var/mine; echo $HOME; hostname").split() == [
             "7", "79", "core", "bin", "dev", "etc", "lib", "lib64", "many", "nodes", "proc", "tmp",
             "usr", ground.actor.environ["HOME"], "core"]
-    assert "mounter.py" in ground.plan(node).read_text()
+    assert "import mounter" in ground.plan(node).read_text()
 
 
 def test_the_warm_executor_imports_next_to_nothing(ground: Ground) -> None:
@@ -66,6 +66,14 @@ def test_they_are_as_isolated_as_bubblewraps(ground: Ground) -> None:
     options = [line.split()[3].split(",") for line in ground.output(
         node, "cat", "/proc/mounts").splitlines() if line.split()[1].startswith("/many/")]
     assert len(options) == 80 and all({"nosuid", "nodev"} <= set(each) for each in options)
+
+
+def test_devices_are_bubblewraps_and_work(ground: Ground) -> None:
+    many, few = node_of_many(ground), ground.node("few")
+    script = ("cd /dev; ls -R .; readlink stdin fd ptmx; stat -c '%A %t:%T %N' null zero tty shm; "
+              "echo x >null; head -c 3 zero | wc -c; test -c pts/ptmx && touch shm/x && echo fine; "
+              "python3 -c 'import pty; pty.openpty(); print(1)'")
+    assert ground.output(many, "sh", "-c", script) == ground.output(few, "sh", "-c", script)
 
 
 def test_the_hosts_mounts_do_not_change(ground: Ground) -> None:

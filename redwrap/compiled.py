@@ -373,9 +373,13 @@ def store_plan(text: str, plan: LaunchPlan, context: Context) -> None:
     A plan is a script that red-wrap runs, so it must lie where nobody but the caller can write.
     That it cannot be kept is no error: the next launch is a slow one.
     """
-    home = context.environ.get("XDG_CACHE_HOME") or context.environ.get("HOME", "") + "/.cache"
-    for directory in (f"{context.redpath}/.redpak", f"{home}/redpak{context.redpath}"):
-        if not _is_own_directory(directory, create=directory.startswith(home)):
+    environ, cached = context.environ, ""
+    if environ.get("XDG_CACHE_HOME", "").startswith("/"):
+        cached = f"{environ['XDG_CACHE_HOME']}/redpak{context.redpath}"
+    elif environ.get("HOME", "").startswith("/"):
+        cached = f"{environ['HOME']}/.cache/redpak{context.redpath}"
+    for directory in (f"{context.redpath}/.redpak", cached):
+        if not directory or not _is_own_directory(directory, create=directory == cached):
             continue
         try:
             if wants_mounter(plan):

@@ -85,16 +85,25 @@ def warn(findings: Sequence[Finding]) -> None:
 def lock_family(family: Family) -> NodeLock:
     """Hold the leaf for reading until the application starts, so that no commit is half done.
 
-    The descriptor is closed by exec: a later commit does not wait for applications that run.
+    The descriptor is closed by exec: a later commit does not wait for applications that run. An
+    ancestor is waited for only while a commit changes it. Raises LaunchError when a commit was cut
+    short.
     """
-    lock = lock_node(family.leaf.path, shared=True, on_wait=lambda path: print(
-        f"red-wrap: waiting for a transaction on {path}", file=sys.stderr))
+    lock = _lock(family.leaf.path)
     for node in family.nodes:
-        if os.path.lexists(f"{node.state_dir}/journal"):
+        journal = f"{node.state_dir}/journal"
+        if os.path.lexists(journal) and node is not family.leaf:
+            _lock(node.path).release()
+        if os.path.lexists(journal):
             raise LaunchError(
                 f"node {node.alias} at {node.path} has an unfinished transaction",
-                hint=f"finish it with dnf red-list --redpath={node.path}")
+                hint=f"finish it with dnf red-manager --redpath={node.path} --recover")
     return lock
+
+
+def _lock(path: str) -> NodeLock:
+    return lock_node(path, shared=True, on_wait=lambda path: print(
+        f"red-wrap: waiting for a transaction on {path}", file=sys.stderr))
 
 
 def find_bwrap(option: str | None, environ: Mapping[str, str]) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shlex
 import shutil
 import statistics
 import subprocess
@@ -53,7 +54,10 @@ class Bench:
         for number, step in enumerate(plan["operations"]):
             if "command" in step and step["operation"] == "Data":
                 path = ground.directory / f"ready-{number}"
-                path.write_text(ground.actor.check(["sh", "-c", step["command"]]))
+                path.write_text(ground.actor.check(
+                    ["sh", "-c", step["command"]],
+                    env={"UID": str(ground.actor.uid), "GID": str(ground.actor.gid),
+                         "USER": ground.actor.name, "LEAF_ALIAS": node.name}))
                 self.files[int(step["arguments"][3])] = str(path)
             if "command" in step:
                 self.commands.append(step["command"])
@@ -74,10 +78,8 @@ class Bench:
 
     def run_commands(self) -> float:
         """The Execfd commands' own time: started together, as red-wrap does."""
-        script = " ".join(f"/bin/sh -c '{each}' &" for each in (
-            command.replace("'", "'\\''") for command in self.commands))
-        return start(["/bin/sh", "-c", f"{script} wait"], self.environ, {
-            1: "/dev/null"}) - self.run_shell()
+        script = " ".join(f"/bin/sh -c {shlex.quote(each)} >/dev/null &" for each in self.commands)
+        return start(["/bin/sh", "-c", f"{script} wait"], self.environ, {}) - self.run_shell()
 
     def run_shell(self) -> float:
         return start(["/bin/sh", "-c", ":"], self.environ, {})

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import signal
@@ -251,7 +252,27 @@ def test_an_unfinished_transaction_stops_the_launch(ground: Ground, node: Path) 
     ground.write(node / ".redpak/journal", "")
     done = ground.run(node, "true")
     assert done.returncode == 125
-    assert f"node core at {node} has an unfinished transaction" in done.stderr
+    assert done.stderr == (
+        f"red-wrap: error: node core at {node} has an unfinished transaction; finish it with dnf "
+        f"red-manager --redpath={node} --recover\n")
+    child = ground.node("core/app")
+    assert "node core at" in ground.run(child, "true").stderr
+
+
+def test_a_launch_waits_for_a_commit_to_end(ground: Ground, node: Path) -> None:
+    """Cold and warm: the lock is taken, or the journal is seen and the lock waited for."""
+    ground.settle()
+    ground.output(node, "true")
+    fd = os.open(node, os.O_RDONLY)
+    fcntl.flock(fd, fcntl.LOCK_EX)
+    journal = ground.write(node / ".redpak/journal", "")
+    process = ground.actor.popen([ground.command, f"--redpath={node}", "echo", "started"],
+                                 stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert process.stderr is not None
+    assert process.stderr.readline() == f"red-wrap: waiting for a transaction on {node}\n"
+    journal.unlink()
+    os.close(fd)
+    assert process.communicate() == ("started\n", "")
 
 
 def test_dump_only_prints_one_option_a_line_in_a_stable_order(ground: Ground, node: Path) -> None:

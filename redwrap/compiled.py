@@ -112,12 +112,14 @@ def _function(name: str, lines: Sequence[str]) -> str:
 
 def _is_compilable(plan: LaunchPlan, context: Context) -> bool:
     used = context.config.used_names
-    if used & (_VOLATILE | _SHELL_NAMES) or context.config.tags.maxage is not None:
+    if used & (_VOLATILE | _SHELL_NAMES) or plan.needs_python:
         return False
-    if plan.needs_python:
+    tags = context.config.tags
+    if tags.maxage is not None or tags.verbose:
         return False
     commands = plan.commands
-    if any(find_runner(command) is not None for command in commands):
+    # Whether they may run at all has been checked: a change of owner or mode changes the ctime.
+    if any(find_runner(command, unsafe=True) is not None for command in commands):
         return False
     if len(commands) > _LAST_FD - FIRST_FD + 1 or any("TODAY" in each.text for each in commands):
         return False

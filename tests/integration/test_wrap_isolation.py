@@ -228,6 +228,12 @@ def test_a_command_that_anybody_may_change_is_not_run(ground: Ground) -> None:
     (node / "etc/redpack.yaml").chmod(0o666)
     done = ground.run(node, "true")
     assert done.returncode == 125 and "anybody may write that file" in done.stderr
+    assert ground.run(node, "true", options=["--unsafe"]).returncode == 0
+    unsafe = ground.node("unsafe", config=["unsafe: true"],
+                         environ=["- {key: WHO, value: id -u, mode: Execfd}"])
+    (unsafe / "etc/redpack.yaml").chmod(0o666)
+    ground.settle()
+    assert ground.output(unsafe, "sh", "-c", "echo $WHO") == f"{ground.actor.uid}\n"
 
 
 def test_the_seccomp_profile_refuses_what_containers_refuse(ground: Ground) -> None:
@@ -281,6 +287,18 @@ def test_smack_without_smack_is_explained(ground: Ground) -> None:
     node = ground.node("core", config=["smack: App"])
     done = ground.run(node, "true")
     assert done.returncode == 125 and "SMACK is not active on this kernel" in done.stderr
+
+
+def test_a_constraint_that_is_loosened_is_told_each_time(ground: Ground) -> None:
+    ground.node("core", config=["share_net: disabled"])
+    child = ground.node("core/app", config=["share_net: enabled"])
+    ground.settle()
+    for _ in range(2):
+        done = ground.run(child, "readlink", "/proc/self/ns/net")
+        assert done.returncode == 0 and done.stdout.strip() != os.readlink("/proc/self/ns/net")
+        assert done.stderr.startswith("red-wrap: warning: ") and "cannot loosen" in done.stderr
+    done = ground.run(child, "true", options=["--strict"])
+    assert done.returncode == 125 and "cannot loosen" in done.stderr
 
 
 def test_a_lock_is_held_while_the_application_runs(ground: Ground) -> None:

@@ -12,6 +12,7 @@ import os
 import stat
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from redpak.errors import RedpakError
@@ -100,6 +101,8 @@ def _read_entry(
     if not stat.S_ISDIR(info.st_mode):
         _read_file(node, stage, entry.path, path, info, rules, delta)
         return
+    # A package may ship a directory that its owner cannot read; ``info`` keeps the mode.
+    os.chmod(entry.path, stat.S_IMODE(info.st_mode) | 0o700)
     opaque = _take_overlay_attributes(entry.path)
     _check_allowed(path, rules, directory=True)
     _plan_directory(node, path, delta)
@@ -239,20 +242,43 @@ def _has_overlay_attribute(path: str, name: str) -> bool:
 
 def _take_overlay_attributes(path: str) -> bool:
     """Remove overlayfs's attributes of a staged file; whether it was an opaque directory."""
-    opaque = False
-    for name in os.listxattr(path, follow_symlinks=False):
-        if name.startswith(_OVERLAY_ATTRIBUTES):
-            if name.endswith(".opaque"):
-                value = os.getxattr(path, name, follow_symlinks=False)
-                opaque = opaque or value == b"y"
+    names = [
+        name
+        for name in os.listxattr(path, follow_symlinks=False)
+        if name.startswith(_OVERLAY_ATTRIBUTES)
+    ]
+    if not names:
+        return False
+    opaque = any(
+        name.endswith(".opaque") and os.getxattr(path, name, follow_symlinks=False) == b"y"
+        for name in names
+    )
+    # Attributes of the user class are a file's content: xattr(7) asks for the write bit.
+    with _mode_added(path, 0o200):
+        for name in names:
             os.removexattr(path, name, follow_symlinks=False)
     return opaque
+
+
+@contextmanager
+def _mode_added(path: str, bits: int) -> Iterator[None]:
+    """Give the owner permission ``bits`` for a while, where they are missing."""
+    mode = stat.S_IMODE(os.lstat(path).st_mode)
+    if os.path.islink(path) or mode & bits == bits:
+        yield
+        return
+    os.chmod(path, mode | bits)
+    try:
+        yield
+    finally:
+        os.chmod(path, mode)
 
 
 def _list_names(directory: str) -> list[str]:
     if not os.path.isdir(directory) or os.path.islink(directory):
         return []
-    return sorted(os.listdir(directory))
+    with _mode_added(directory, 0o500):
+        return sorted(os.listdir(directory))
 
 
 def _files_below(directory: str) -> Iterator[str]:

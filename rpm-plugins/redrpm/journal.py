@@ -193,15 +193,15 @@ def _open_parent(node: str, path: str) -> Iterator[Optional[int]]:
     current: Optional[int] = os.open(node, flags)
     try:
         for part in path.split("/")[:-1]:
+            assert current is not None
             try:
-                below = os.open(part, flags, dir_fd=current)
+                below = _open_directory(part, current)
             except (FileNotFoundError, NotADirectoryError):
                 below = None
             except OSError as err:
                 if err.errno != errno.ELOOP:
                     raise
                 below = None
-            assert current is not None
             os.close(current)
             current = below
             if current is None:
@@ -210,6 +210,21 @@ def _open_parent(node: str, path: str) -> Iterator[Optional[int]]:
     finally:
         if current is not None:
             os.close(current)
+
+
+def _open_directory(name: str, parent: int) -> int:
+    """Open a directory, after giving its owner, who is us, the bits that entries need.
+
+    A package may ship a directory that its owner cannot write; the last step for the directory
+    sets its mode.
+    """
+    fd = os.open(
+        name, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent
+    )
+    info = os.stat(fd)
+    if info.st_mode & 0o300 != 0o300 and info.st_uid == os.geteuid() != 0:
+        os.chmod(f"/proc/self/fd/{fd}", stat.S_IMODE(info.st_mode) | 0o300)
+    return fd
 
 
 def _lstat(parent: int, name: str) -> Optional[os.stat_result]:

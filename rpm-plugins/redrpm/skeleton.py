@@ -21,8 +21,8 @@ class Skeleton:
     """Builds below ``target``, one directory for each top-level directory of ``layers``.
 
     ``layers`` maps the name of a top-level directory to the directories merged there, topmost
-    first. With ``take_ownership`` everything belongs to the caller and he may write to it;
-    without, owners and modes are those of the merged directory.
+    first. Modes are those of the merged directories, owners too unless ``take_ownership`` gives
+    everything to the caller.
     """
 
     def __init__(
@@ -101,11 +101,10 @@ class Skeleton:
             return None
         path = f"{self._target}/{relative}"
         os.mkdir(path)
-        if self._take_ownership:
-            os.chmod(path, stat.S_IMODE(info.st_mode) | 0o700)
-        else:
+        # The exact mode, for it may be copied up: root of a user namespace needs no write bit.
+        if not self._take_ownership:
             os.chown(path, info.st_uid, info.st_gid)
-            os.chmod(path, stat.S_IMODE(info.st_mode))
+        os.chmod(path, stat.S_IMODE(info.st_mode))
         return relative
 
     def _make_symlink(self, relative: str, text: str, links: int) -> Optional[str]:

@@ -261,7 +261,7 @@ def _copy_tree(source: str, target: str) -> None:
     """
     info = os.stat(source)
     os.mkdir(target)
-    os.chmod(target, stat.S_IMODE(info.st_mode) | 0o700)
+    os.chmod(target, stat.S_IMODE(info.st_mode))
     try:
         entries = list(os.scandir(source))
     except PermissionError:

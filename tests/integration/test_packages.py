@@ -100,6 +100,20 @@ def repository(session_pool: Path) -> Path:
         files={"/usr/share/turncoat/place/file": "in a directory again\n"},
         scriptlets={"pretrans -p <lua>": 'os.remove("/usr/share/turncoat/place")'},
     )
+    for version in ("1", "2"):
+        build_rpm(
+            directory,
+            "unwritable",
+            version=version,
+            files={
+                f"/usr/share/unwritable/{version}": RpmFile("x\n", mode=0o444),
+                "/usr/share/unwritable/same": RpmFile(version, mode=0o000),
+            },
+            tags=["Provides: unwritable-abi"],
+            install="mkdir -p %{buildroot}/usr/share/unwritable/inner",
+            extra_files="%dir %attr(0555,root,root) /usr/share/unwritable\n"
+            "%dir %attr(0111,root,root) /usr/share/unwritable/inner",
+        )
     return create_repository(directory)
 
 
@@ -192,6 +206,18 @@ def test_what_cannot_be_installed_leaves_the_node_as_it_was(
     node.install("newtop")
     node.fails("red-install", "-y", package, message=message)
     assert node.packages() == ["newtop"]
+
+
+def test_a_directory_that_nobody_may_write_is_upgraded_and_keeps_its_mode(node: TestNode) -> None:
+    place = node.path / "usr/share/unwritable"
+    for version in ("1", "2"):
+        node.install(f"unwritable-{version}")
+        assert stat.S_IMODE(os.stat(place / "same").st_mode) == 0
+        assert sorted(path.name for path in place.iterdir()) == sorted([version, "inner", "same"])
+        assert stat.S_IMODE(os.stat(place).st_mode) == 0o555
+        assert stat.S_IMODE(os.stat(place / "inner").st_mode) == 0o111
+    node.dnf("red-remove", "-y", "unwritable")
+    assert not place.exists()
 
 
 def test_derived_files_are_not_frozen_into_the_node(node: TestNode) -> None:

@@ -213,6 +213,14 @@ def test_the_node_may_come_from_the_environment(ground: Ground, node: Path) -> N
         assert done.stdout == "ok\n", done.stderr
 
 
+def test_red_wrap_may_be_called_through_a_link(ground: Ground, node: Path) -> None:
+    link = ground.directory / "red-wrap"
+    link.symlink_to(ground.command)
+    ground.settle()
+    for _ in range(2):
+        assert ground.actor.check([link, f"--redpath={node}", "echo", "ok"]) == "ok\n"
+
+
 def test_broken_yaml_is_named_with_its_line(ground: Ground, node: Path) -> None:
     ground.write(node / "etc/redpack.yaml", "headers:\n  alias: core\n bad: [\n")
     done = ground.run(node, "ls")

@@ -14,7 +14,7 @@ import shutil
 import sqlite3
 import tempfile
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Optional
 
@@ -22,6 +22,8 @@ import rpm
 
 from redpak.errors import RedpakError
 from redpak.family import Family
+from redrpm.rows import copy_rows, is_sqlite
+from redsys import libc
 from redsys.run import run
 
 # lib/rpmrc, headerVersion: the magic before each header in the stream of `rpmdb --exportdb`.
@@ -192,18 +194,15 @@ def _merge(
     if not members:
         run(["rpmdb", "--dbpath", directory, "--initdb"], package="rpm")
         return {}
-    # Importing is 100 times slower than copying: the largest member is the base.
+    # Copying a file is faster than copying rows: the largest member is the base.
     order = sorted(range(len(members)), key=lambda n: -_database_size(members[n].directory))
     base = members[order[0]]
     _copy_database(base.directory, directory)
     _erase_headers(directory, hidden[order[0]])
     packages = _name_new({}, directory, base.owner)
     for n in order[1:]:
-        with open_rpmdb(members[n].directory) as ts:
-            wanted = sorted(read_index(ts).keys() - hidden[n])
-            stream = header_stream(load_header(ts, number) for number in wanted)
-        if stream:
-            import_headers(directory, stream)
+        wanted = read_names(members[n].directory).keys() - hidden[n]
+        add_headers(members[n].directory, wanted, directory)
         packages = _name_new(packages, directory, members[n].owner)
     return packages
 
@@ -227,6 +226,18 @@ def create_rpmdb(directory: str) -> None:
         make_readable(fresh)
         for name in _database_files(fresh):
             os.rename(f"{fresh}/{name}", f"{directory}/{name}")
+
+
+def add_headers(source: str, numbers: Collection[int], target: str) -> None:
+    """Add the headers ``numbers`` of rpmdb ``source`` to the private rpmdb ``target``.
+
+    ``target`` is created if need be. Raises RedpakError.
+    """
+    if is_sqlite(source) and (is_sqlite(target) or not _database_files(target)):
+        copy_rows(source, numbers, target)
+        return
+    with open_rpmdb(source) as ts:
+        import_headers(target, header_stream(load_header(ts, n) for n in sorted(numbers)))
 
 
 def import_headers(directory: str, stream: bytes) -> None:
@@ -254,16 +265,11 @@ def derive_node_rpmdb(
     packages = _name_new(survivors, family.directory, node)
     mine = {number for number, package in packages.items() if package.owner == node}
     os.makedirs(directory)
+    wanted = mine
     if before <= mine and _database_files(previous):
         _copy_database(previous, directory)
         wanted = mine - before
-    else:
-        run(["rpmdb", "--dbpath", directory, "--initdb"], package="rpm")
-        wanted = mine
-    with open_rpmdb(family.directory) as ts:
-        stream = header_stream(load_header(ts, number) for number in sorted(wanted))
-    if stream:
-        import_headers(directory, stream)
+    add_headers(family.directory, wanted, directory)
     make_readable(directory)
     return replace(family, packages=packages)
 
@@ -276,11 +282,10 @@ def make_readable(directory: str) -> None:
     """
     for name in os.listdir(directory):
         if name.endswith(".sqlite"):
-            connection = sqlite3.connect(os.path.join(directory, name))
-            try:
+            with closing(sqlite3.connect(os.path.join(directory, name))) as connection:
+                # What is published is synced as a whole, before it is.
+                connection.execute("PRAGMA synchronous=OFF")
                 connection.execute("PRAGMA journal_mode=DELETE")
-            finally:
-                connection.close()
     for name in os.listdir(directory):
         if name in _TRANSIENT or name.endswith(("-wal", "-shm")):
             os.unlink(os.path.join(directory, name))
@@ -292,6 +297,8 @@ def save_cache(family: FamilyRpmdb, members: Sequence[Member], cache: str) -> No
     os.mkdir(cache, 0o755)
     _copy_database(family.directory, cache)
     make_readable(cache)
+    # A crash of the machine must not leave the index of a database that was never written.
+    libc.syncfs(cache)
     present = [member for member in members if _database_files(member.directory)]
     index = {
         "key": _cache_key(present),

@@ -66,7 +66,9 @@ def _needs_recovery(node: Node) -> bool:
     """
     if os.path.exists(journal_path(node.state_dir)):
         return True
-    return os.geteuid() == node.owner_uid and os.path.isdir(_stage(node).path)
+    stage = _stage(node)
+    left = os.path.isdir(stage.path) or os.path.isdir(stage.discarded)
+    return left and os.geteuid() == node.owner_uid
 
 
 def _stage(node: Node) -> Stage:
@@ -92,15 +94,24 @@ def recover(node: Node, *, notify: Notify, wait: bool = True) -> None:
 
 def _heal(node: Node, notify: Notify) -> None:
     stage = _stage(node)
-    interrupted = os.path.isdir(stage.path)
-    if os.path.exists(journal_path(node.state_dir)):
+    interrupted = os.path.exists(journal_path(node.state_dir))
+    if interrupted:
         finish(node.path, node.state_dir, stage)
+    if interrupted or _was_committed(node, stage):
         notify(f"Node {node.alias}: finished the transaction that a killed command had committed.")
-    elif interrupted:
+    elif os.path.isdir(stage.path):
         notify(f"Node {node.alias}: threw away the unfinished transaction of a killed command.")
     _drop_stale_files(node)
-    if interrupted:
-        stage.discard()
+    stage.discard()
+
+
+def _was_committed(node: Node, stage: Stage) -> bool:
+    """Whether the stage is what a finished commit left: nothing changes its own directory later
+    than the time by which the commit is named."""
+    if not os.path.isdir(stage.path):
+        return False
+    complete = generations(node.state_dir)
+    return bool(complete) and complete[-1] > os.stat(stage.path).st_mtime_ns
 
 
 def _drop_stale_files(node: Node) -> None:

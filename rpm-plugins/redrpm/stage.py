@@ -63,9 +63,20 @@ class Stage:
                 hint="the node's owner, or root, must run this command",
             ) from err
 
+    @property
+    def discarded(self) -> str:
+        """Where the stage is while it is being removed."""
+        return f"{self.path}.discarded"
+
     def discard(self) -> None:
-        """Remove the stage, if there is one. Raises OSError."""
-        remove_tree(self.path)
+        """Remove the stage, if there is one. Raises OSError.
+
+        Renamed first, a half removed stage is never taken for that of an unfinished transaction.
+        """
+        remove_tree(self.discarded)
+        if os.path.isdir(self.path):
+            os.rename(self.path, self.discarded)
+            remove_tree(self.discarded)
 
 
 def remove_tree(path: str) -> None:

@@ -1,101 +1,131 @@
 # SPDX-License-Identifier: Apache-2.0
-"""kill -9 in mid-transaction: the next command heals the node and says so."""
+"""kill -9 at any moment: the node is the old one or the new one, and the next command heals it.
+
+tests/campaign/interrupt.py is the long version, with a thousand kills.
+"""
 
 from __future__ import annotations
 
 import os
 import random
-import signal
 import subprocess
-import time
+import traceback
+from itertools import count
 from pathlib import Path
 
 import pytest
 
-from support.actors import Actor, describe
-from support.nodes import TestNode, make_node
-from support.rpms import build_rpm, create_repository
+from redpak.node import read_node
+from redrpm.locking import recover
+from redsys import libc
+from support.actors import Actor
+from support.dying import Fuse
+from support.interruption import (
+    SCENARIOS,
+    VICTIMS,
+    Bench,
+    Scenario,
+    Tools,
+    build_repository,
+    start_and_kill,
+)
+from support.nodes import make_node
+from support.trees import snapshot_tree
 
-KILLS = 20
-HEALED = ("threw away the unfinished transaction", "finished the transaction")
+KILLS = 2  # in each scenario, by the clock, and one more within the commit
+CHANGES = 100  # that each of their commits makes, at least
+NEXT_COMMANDS = (
+    ("red-list", "--installed"),
+    ("red-manager", "--recover"),
+    ("red-repoquery", "--installed"),
+)
+PR_SET_DUMPABLE = 4
 
 
 @pytest.fixture(scope="module")
 def repository(session_pool: Path) -> Path:
-    directory = session_pool / "versions"
-    for version in ("1.0", "2.0"):
-        files = {f"/usr/share/many/{number}": f"{version} {number}\n" for number in range(200)}
-        files[f"/usr/share/many/only-{version}"] = "x\n"
-        build_rpm(
-            directory,
-            "many",
-            version=version,
-            files=files,
-            scriptlets={"post": "echo %{version} > /usr/share/many/version"},
-        )
-    return create_repository(directory)
+    return build_repository(session_pool / "interruption")
 
 
-def content(node: TestNode) -> dict[str, tuple[object, ...]]:
-    """Digests and modes of the packages' files; the rpmdb by what it says."""
-    files: dict[str, tuple[object, ...]] = {
-        path: (row[0], row[1], row[2], row[4])
-        for path, row in node.state().items()
-        if path.startswith("usr/")
-    }
-    query = ["rpm", "--dbpath", node.path / "var/lib/rpm", "-qa", "--qf", "%{NEVRA} %{SIGMD5}\\n"]
-    files["rpmdb"] = tuple(sorted(node.actor.check(query).split("\n")))
-    return files
+@pytest.fixture(scope="module")
+def tools(session_pool: Path, prefix: Path) -> Tools:
+    return Tools.copy(session_pool / "tools", prefix)
 
 
-def kill_after(node: TestNode, seconds: float, *words: str) -> bool:
-    """Run red-dnf and kill it (it alone: what it started must follow). True if it was running."""
-    argv = ["red-dnf", *words, f"--redpath={node.path}"]
-    process = node.actor.popen(argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd="/")
-    try:
-        process.wait(timeout=seconds)
-        return False
-    except subprocess.TimeoutExpired:
-        os.kill(process.pid, signal.SIGKILL)
-        process.wait()
-        return True
-
-
-def test_a_killed_transaction_leaves_the_old_node_or_the_new(
-    actor: Actor, pool: Path, repository: Path
+@pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.name)
+def test_a_killed_command_leaves_the_old_node_or_the_new(
+    actor: Actor, pool: Path, repository: Path, tools: Tools, scenario: Scenario
 ) -> None:
-    node = make_node(actor, pool / "node", "node", repository)
-    node.install("many-1.0")
-    old = content(node)
-    start = time.monotonic()
-    node.dnf("red-upgrade", "-y", "many")
-    duration = time.monotonic() - start
-    new = content(node)
-    node.dnf("red-downgrade", "-y", "many")
-    assert content(node) == old
+    bench = Bench(make_node(actor, pool / "node", "node", repository), scenario, tools)
+    # All scenarios together have one kill in each of as many equal parts of the duration.
+    first = SCENARIOS.index(scenario)
+    parts = KILLS * len(SCENARIOS)
+    for number, part in enumerate(range(first, parts, len(SCENARIOS))):
+        bench.restore()
+        moment = bench.duration * (part + 0.5) / parts
+        victim = VICTIMS[(first + number) % len(VICTIMS)]
+        start_and_kill(actor, bench.command(), moment, victim)
+        bench.check(*NEXT_COMMANDS[number])
+    bench.restore()
+    point = random.Random(f"{scenario.name} {actor.kind}").randrange(CHANGES)
+    assert actor.run(bench.dying_command(point)).returncode == -9
+    bench.check(*NEXT_COMMANDS[KILLS])
 
-    generator = random.Random(KILLS)
-    killed = healed = 0
-    for number in range(KILLS):
-        # Spread over the measured duration, one in each of KILLS equal parts.
-        moment = duration * (number + generator.random()) / KILLS
-        running = kill_after(node, moment, "red-upgrade", "-y", "many")
-        killed += running
-        done = node.try_dnf("red-list", "--installed")
-        assert done.returncode == 0, describe(done)
-        told = any(text in done.stderr for text in HEALED)
-        dirty = (node.path / ".redpak/stage").exists()
-        done = node.try_dnf("red-manager", "--recover")
-        assert done.returncode == 0, describe(done)
-        told = told or any(text in done.stderr for text in HEALED)
-        assert told or not dirty, describe(done)
-        healed += told
-        assert content(node) in (old, new), f"killed after {moment:.3f} s"
-        assert not (node.path / ".redpak/stage").exists()
-        assert not (node.path / ".redpak/journal").exists()
-        if content(node) == new:
-            node.dnf("red-downgrade", "-y", "many")
-    assert killed >= KILLS // 2
-    assert healed >= KILLS // 4
-    with open("/proc/self/mountinfo") as mounts:
-        assert os.fspath(node.path) not in mounts.read()
+
+def test_a_commit_killed_at_every_single_change_is_finished_by_the_next_command(
+    actor: Actor, pool: Path, repository: Path, tools: Tools
+) -> None:
+    scenario = next(each for each in SCENARIOS if each.name == "upgrade")
+    bench = Bench(make_node(actor, pool / "node", "node", repository), scenario, tools)
+    for point in count():
+        bench.restore()
+        assert actor.run(bench.dying_command(point)).returncode == -9
+        if bench.journal.exists():
+            break
+    # From here on recovery takes the steps of the commit: kill that, and the recovery from that.
+    half = pool / "half"
+    subprocess.run(["cp", "-a", bench.node.path, half], check=True)
+    generator = random.Random(point)
+    expected = None
+    for point in count():
+        subprocess.run(["rm", "-rf", bench.node.path], check=True)
+        subprocess.run(["cp", "-a", half, bench.node.path], check=True)
+        killed = recover_in_child(actor, bench.node.path, point)
+        recover_in_child(actor, bench.node.path, generator.randrange(point + 1))
+        assert not recover_in_child(actor, bench.node.path, -1)
+        left = {name.split(".")[0] for name in os.listdir(bench.node.path / ".redpak")}
+        assert left == {"previous", "family-rpmdb"}, f"killed before change {point}"
+        found = snapshot_tree(bench.node.path, without=("var/cache", "var/log", ".redpak"))
+        for place in (".", "var/lib/dnf", "var/lib/rpm"):
+            del found[place]  # their time is that of the recovery
+        expected = expected or found
+        assert found == expected, f"killed before change {point}"
+        if not killed:
+            break
+    assert point > 100
+    bench.check("red-list", "--installed")
+
+
+def recover_in_child(actor: Actor, path: Path, point: int) -> bool:
+    """Run the recovery of a node in a process that dies before change ``point``; whether it did."""
+    pid = os.fork()
+    if pid == 0:
+        status = 1
+        try:
+            if os.geteuid() != actor.uid:
+                os.setgroups([])
+                os.setresgid(actor.gid, actor.gid, actor.gid)
+                os.setresuid(actor.uid, actor.uid, actor.uid)
+                libc.prctl(PR_SET_DUMPABLE, 1)  # /proc/self is root's otherwise
+            fuse = Fuse(point)
+            fuse.lay()
+            fuse.light()
+            recover(read_node(str(path)), notify=lambda _text: None)
+            status = 0
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            os._exit(status)
+    _, status = os.waitpid(pid, 0)
+    assert os.WIFSIGNALED(status) or status == 0
+    return os.WIFSIGNALED(status)

@@ -116,15 +116,25 @@ def _run_rpmbuild(spec: Path, work: Path, outdir: Path) -> Path:
     return target
 
 
-def create_repository(directory: Path) -> Path:
-    """Index the rpms in directory (again), and return it."""
+def create_repository(directory: Path, *, groups: Mapping[str, Sequence[str]] = {}) -> Path:
+    """Index the rpms in directory (again), and return it; groups maps ids to package names."""
     directory.mkdir(parents=True, exist_ok=True)
-    subprocess.run(
-        ["createrepo_c", "--quiet", "--simple-md-filenames", os.fspath(directory)],
-        check=True,
-        stdin=subprocess.DEVNULL,
-    )
+    command = ["createrepo_c", "--quiet", "--simple-md-filenames"]
+    if groups:
+        comps = directory / "comps.xml"
+        comps.write_text(_comps(groups))
+        command += ["--groupfile", os.fspath(comps)]
+    subprocess.run([*command, os.fspath(directory)], check=True, stdin=subprocess.DEVNULL)
     return directory
+
+
+def _comps(groups: Mapping[str, Sequence[str]]) -> str:
+    lines = ["<comps>"]
+    for name, packages in groups.items():
+        lines += ["<group>", f"<id>{name}</id><name>{name}</name><description/>", "<packagelist>"]
+        lines += [f'<packagereq type="mandatory">{package}</packagereq>' for package in packages]
+        lines += ["</packagelist>", "</group>"]
+    return "\n".join([*lines, "</comps>", ""])
 
 
 def write_repo_file(path: Path, repo_id: str, directory: Path, *lines: str) -> Path:

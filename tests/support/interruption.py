@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
@@ -282,10 +283,8 @@ def kill(pid: int, victim: str) -> None:
     family = [pid, *descendants(pid)]
     chosen = {"command": family[:1], "child": family[-1:], "all": family}[victim]
     for number in chosen:
-        try:
+        with contextlib.suppress(ProcessLookupError):
             os.kill(number, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
 
 
 def descendants(pid: int) -> list[int]:

@@ -18,7 +18,7 @@ import rpm
 
 from redpak.errors import RedpakError
 from redpak.family import Family
-from redrpm.contents import read_contents, read_header, scriptlet_names
+from redrpm.contents import read_contents, read_headers, scriptlet_names
 from redrpm.locking import lock_family
 from redrpm.plan import FilePlan
 from redrpm.rpmdb import (
@@ -185,11 +185,11 @@ class WriteSession(Session):
     def assemble(self, base: Any) -> None:
         if not base.transaction:
             return
-        incoming = [
-            read_header(item.pkg.localPkg())
+        incoming = read_headers(
+            item.pkg.localPkg()
             for item in base.transaction
             if item.action in dnf.transaction.FORWARD_ACTIONS
-        ]
+        )
         with open_rpmdb(self._family_rpmdb.directory) as ts:
             outgoing = [
                 load_header(ts, item.pkg.rpmdbid)

@@ -47,19 +47,28 @@ class TransactionContents:
 
 
 def read_header(path: str) -> Any:
-    """The header of a package file, signatures unchecked (dnf or rpm check them).
+    """The header of a package file. Raises RedpakError."""
+    (header,) = read_headers([path])
+    return header
+
+
+def read_headers(paths: Iterable[str]) -> list[Any]:
+    """The headers of package files, signatures unchecked (dnf or rpm check them).
 
     Raises RedpakError.
     """
     ts = rpm.TransactionSet()
     ts.setVSFlags(-1)
-    try:
-        with open(path, "rb") as stream:
-            return ts.hdrFromFdno(stream.fileno())
-    except OSError as err:
-        raise RedpakError(f"{path}: {err.strerror}") from err
-    except rpm.error as err:
-        raise RedpakError(f"{path}: not an rpm package: {err}") from err
+    headers = []
+    for path in paths:
+        try:
+            with open(path, "rb") as stream:
+                headers.append(ts.hdrFromFdno(stream.fileno()))
+        except OSError as err:
+            raise RedpakError(f"{path}: {err.strerror}") from err
+        except rpm.error as err:
+            raise RedpakError(f"{path}: not an rpm package: {err}") from err
+    return headers
 
 
 def read_contents(headers: Iterable[Any]) -> TransactionContents:

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import fnmatch
 import os
+import re
 import stat
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from redpak.errors import RedpakError
 from redrpm.contents import VOLATILE_TOPS
@@ -22,13 +24,7 @@ from redrpm.stage import Stage
 
 _OVERLAY_ATTRIBUTES = ("user.overlay.", "trusted.overlay.")
 # What a transaction must never write: redpak's own files (design section 4).
-_PROTECTED = (
-    ".rednode.yaml",
-    ".redpak",
-    "private",
-    "etc/redpack*.yaml",
-    "etc/redpak*.yaml",
-)
+_PROTECTED = re.compile(r"(\.rednode\.yaml|\.redpak|private|etc/redpac?k.*\.yaml)(/.*)?", re.DOTALL)
 
 
 @dataclass
@@ -54,6 +50,11 @@ class DeltaRules:
     derived: Sequence[str]
     is_owned: Callable[[str], bool]
     keep_setuid: bool
+
+    @cached_property
+    def derived_pattern(self) -> re.Pattern[str]:
+        """One expression for all of ``derived``; it matches nothing when there are none."""
+        return re.compile("|".join(map(fnmatch.translate, self.derived)) or r"(?!)")
 
 
 def read_delta(node: str, stage: Stage, rules: DeltaRules) -> Delta:
@@ -136,7 +137,7 @@ def _read_file(
         delta.notes.append(f"{path}: set-user-ID and set-group-ID bits dropped, root is needed")
     if os.path.isdir(f"{node}/{path}") and not os.path.islink(f"{node}/{path}"):
         delta.steps += _removal(node, path, rules)
-    relative = os.path.relpath(source, stage.path)
+    relative = source[len(stage.path) + 1 :]
     delta.steps.append(Step(StepKind.PUT_FILE, path, relative))
 
 
@@ -193,20 +194,17 @@ def _check_allowed(path: str, rules: DeltaRules, *, directory: bool = False) -> 
             raise RedpakError(f"/{path}: the transaction writes into child node {child}")
         if child.startswith(f"{path}/") and not directory:
             raise RedpakError(f"/{path}: the transaction replaces what holds child node {child}")
-    for pattern in _PROTECTED:
-        if fnmatch.fnmatchcase(path, pattern) or path.startswith(f"{pattern}/"):
-            raise RedpakError(
-                f"/{path}: the transaction writes a file of redpak itself",
-                hint="change it with red-manager, not with a package",
-            )
+    if _PROTECTED.fullmatch(path):
+        raise RedpakError(
+            f"/{path}: the transaction writes a file of redpak itself",
+            hint="change it with red-manager, not with a package",
+        )
 
 
 def _is_derived(path: str, rules: DeltaRules) -> bool:
     """Whether a file is only a cache of what others hold: it would freeze the parent's state."""
     absolute = f"/{path}"
-    return any(fnmatch.fnmatchcase(absolute, pattern) for pattern in rules.derived) and (
-        not rules.is_owned(absolute)
-    )
+    return rules.derived_pattern.match(absolute) is not None and not rules.is_owned(absolute)
 
 
 def _is_root_symlink(entry: os.DirEntry[str]) -> bool:

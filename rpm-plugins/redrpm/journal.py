@@ -15,8 +15,9 @@ import shutil
 import stat
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from enum import Enum
+from itertools import groupby
 from typing import Optional
 
 from redpak.errors import RedpakError
@@ -74,13 +75,12 @@ class Journal:
 
     def dump(self) -> bytes:
         """The journal as JSON."""
-        steps = []
-        for step in self.steps:
-            row = {key: value for key, value in asdict(step).items() if value}
-            row["kind"] = step.kind.value
-            steps.append(row)
+        steps = [
+            {**{key: value for key, value in vars(step).items() if value}, "kind": step.kind.value}
+            for step in self.steps
+        ]
         document = {"version": _VERSION, "generation": self.generation, "steps": steps}
-        return json.dumps(document).encode()
+        return json.dumps(document, default=vars).encode()
 
     @classmethod
     def load(cls, data: bytes) -> Journal:
@@ -128,8 +128,12 @@ def finish(node: str, state_dir: str, stage: Stage) -> None:
             journal = Journal.load(stream.read())
         saved = previous_path(state_dir, journal.generation)
         os.makedirs(saved, mode=0o700, exist_ok=True)
-        for step in journal.steps:
-            _take(step, node, stage.path, saved)
+        for directory, steps in groupby(journal.steps, lambda step: os.path.dirname(step.path)):
+            with _reach_directory(node, directory) as parent:
+                # None: a later step has put something else in place of a directory on the way.
+                if parent is not None:
+                    for step in steps:
+                        _take(step, parent, stage.path, saved)
         libc.syncfs(node)
         # One rename ends the commit: the journal becomes the description of what it replaced.
         os.rename(path, f"{saved}/journal")
@@ -162,37 +166,35 @@ def discard_generations(state_dir: str, *, keep: int) -> None:
             remove_tree(f"{state_dir}/{name}")
 
 
-def _take(step: Step, node: str, stage: str, saved: str) -> None:
-    with _open_parent(node, step.path) as parent:
-        if parent is None:
-            return  # a later step has put something else in place of a directory on the way
-        name = os.path.basename(step.path)
-        if step.kind is StepKind.MAKE_DIRECTORY:
-            _make_directory(parent, name)
-        elif step.kind is StepKind.SET_METADATA:
-            _set_metadata(parent, name, step.metadata)
-        elif step.kind is StepKind.PUT_FILE:
-            source = f"{stage}/{step.source}"
-            if os.path.lexists(source):
-                _save(parent, name, f"{saved}/{step.path}")
-                os.rename(source, name, dst_dir_fd=parent)
-        elif step.kind is StepKind.REMOVE_FILE:
-            if _save(parent, name, f"{saved}/{step.path}"):
-                os.unlink(name, dir_fd=parent)
-        else:
-            _remove_directory(parent, name)
+def _take(step: Step, parent: int, stage: str, saved: str) -> None:
+    """Take one step in the directory that is open as ``parent``."""
+    name = os.path.basename(step.path)
+    if step.kind is StepKind.MAKE_DIRECTORY:
+        _make_directory(parent, name)
+    elif step.kind is StepKind.SET_METADATA:
+        _set_metadata(parent, name, step.metadata)
+    elif step.kind is StepKind.PUT_FILE:
+        source = f"{stage}/{step.source}"
+        if os.path.lexists(source):
+            _save(parent, name, f"{saved}/{step.path}")
+            os.rename(source, name, dst_dir_fd=parent)
+    elif step.kind is StepKind.REMOVE_FILE:
+        if _save(parent, name, f"{saved}/{step.path}"):
+            os.unlink(name, dir_fd=parent)
+    else:
+        _remove_directory(parent, name)
 
 
 @contextmanager
-def _open_parent(node: str, path: str) -> Iterator[Optional[int]]:
-    """A descriptor of the directory that holds ``path``, reached without following a symlink.
+def _reach_directory(node: str, path: str) -> Iterator[Optional[int]]:
+    """A descriptor of the node's directory ``path``, reached without following a symlink.
 
     None when something on the way is missing or no directory.
     """
     flags = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
     current: Optional[int] = os.open(node, flags)
     try:
-        for part in path.split("/")[:-1]:
+        for part in filter(None, path.split("/")):
             assert current is not None
             try:
                 below = _open_directory(part, current)

@@ -22,7 +22,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from timing import CHECKOUT, StockDnf, Tools, installed_tools, interleave, print_table, ratio, spread
+from timing import (
+    CHECKOUT,
+    StockDnf,
+    Tools,
+    installed_tools,
+    interleave,
+    print_table,
+    ratio,
+    spread,
+)
 
 from support.rpms import create_repository
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 from typing import NoReturn
@@ -29,6 +30,8 @@ def fork_contained(*, user_namespace: bool) -> int:
     """
     reader, writer = os.pipe()
     parent = os.getpid()
+    # The collector would write into every object, and so copy every page that the processes share.
+    gc.freeze()
     pid = os.fork()
     if pid:
         os.close(writer)

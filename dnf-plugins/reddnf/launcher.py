@@ -7,6 +7,7 @@ that dnf's own parser would take for something else.
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from collections.abc import Sequence
@@ -75,7 +76,16 @@ def main() -> None:
             self.releasever = version_id() or None
 
     arguments = arrange_arguments(sys.argv[1:])
-    sys.exit(dnf.cli.main.main(arguments, conf_class=LauncherConf))
+    started_as = os.getpid()
+    status = dnf.cli.main.main(arguments, conf_class=LauncherConf)
+    if os.getpid() != started_as:
+        # The contained child has closed all it had open, and its parent cleans up: taking the
+        # interpreter apart, after a fork, would only copy memory (a tenth of a small install).
+        logging.shutdown()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+    sys.exit(status)
 
 
 if __name__ == "__main__":

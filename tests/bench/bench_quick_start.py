@@ -74,7 +74,7 @@ class Walk:
 
     def prepare_plain(self, turn: int) -> float:
         """Let an installroot know what the core OS provides, as the family rpmdb does."""
-        core = self.tools.main.parent.parent.parent / "var/lib/rpm"
+        core = self.tools.main.parents[2] / "var/lib/rpm"
         if core.exists():
             shutil.copytree(core, self.plain(turn) / "var/lib/rpm")
         return self.dnf(turn, "makecache")

@@ -15,13 +15,25 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
+from typing import TypeVar
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(CHECKOUT / "tests"))
 
 from support.actors import SYSTEM_PATH, Actor, find_actor  # noqa: E402
 
+T = TypeVar("T")
+
 _SAMPLING = 0.005  # seconds between two looks at memory
+
+
+@dataclass(frozen=True)
+class Peak:
+    """Memory in MiB: the largest sum of the PSS of all processes of a command that was seen, and
+    the largest resident set of any one of them (getrusage(2), as time(1) shows it)."""
+
+    all_processes: float
+    one_process: float
 
 
 @dataclass(frozen=True)
@@ -32,14 +44,19 @@ class Tools:
     directory: Path
     main: Path
 
+    @property
+    def packages(self) -> Path:
+        """Where the installation's Python packages are."""
+        return self.main.parents[2] / "lib/redpak"
+
     def time(self, argv: Sequence[str]) -> float:
         """Run argv, insist on success; wall time in seconds."""
         start = perf_counter()
         self.actor.check(argv)
         return perf_counter() - start
 
-    def peak(self, argv: Sequence[str]) -> float:
-        """Run argv; the largest sum of the PSS of all its processes that was seen, in MiB."""
+    def peak(self, argv: Sequence[str]) -> Peak:
+        """Run argv, insist on success; the memory it took."""
         process = self.actor.popen(argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         ended = threading.Event()
         highest = 0
@@ -51,11 +68,12 @@ class Tools:
 
         watcher = threading.Thread(target=watch)
         watcher.start()
-        status = process.wait()
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
         ended.set()
         watcher.join()
-        assert status == 0, argv
-        return highest / 1024
+        assert process.returncode == 0, argv
+        return Peak(highest / 1024, usage.ru_maxrss / 1024)
 
 
 def _tree_pss(pid: int) -> int:
@@ -131,10 +149,9 @@ class StockDnf:
                 f"--setopt=reposdir={self.configuration.parent}/repos", *words]
 
 
-def interleave(variants: Mapping[str, Callable[[int], float]],
-               rounds: int) -> dict[str, list[float]]:
+def interleave(variants: Mapping[str, Callable[[int], T]], rounds: int) -> dict[str, list[T]]:
     """Run every variant in turn, so that the machine's moods meet them all; what each returned."""
-    samples: dict[str, list[float]] = {name: [] for name in variants}
+    samples: dict[str, list[T]] = {name: [] for name in variants}
     for turn in range(rounds):
         for name, run in variants.items():
             samples[name].append(run(turn))

@@ -369,7 +369,7 @@ def _copy_database(source: str, target: str) -> None:
         try:
             shutil.copyfile(os.path.join(source, name), os.path.join(target, name))
         except OSError as err:
-            raise RedpakError(f"{source}/{name}: cannot read the rpmdb: {err.strerror}") from err
+            raise RedpakError(f"{source}/{name}: cannot copy the rpmdb: {err.strerror}") from err
 
 
 def load_header(ts: Any, number: int) -> Any:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import stat
@@ -58,9 +59,10 @@ class Stage:
                 os.mkdir(path)
                 os.chmod(path, 0o755)
         except OSError as err:
+            owner = "the node's owner, or root, must run this command"
             raise RedpakError(
                 f"{self.path}: cannot create the stage: {err.strerror}",
-                hint="the node's owner, or root, must run this command",
+                hint=owner if err.errno in (errno.EACCES, errno.EPERM) else "",
             ) from err
 
     @property
@@ -77,6 +79,16 @@ class Stage:
         if os.path.isdir(self.path):
             os.rename(self.path, self.discarded)
             remove_tree(self.discarded)
+
+
+def copy_tree(source: str, target: str) -> None:
+    """Copy a directory of dnf's state, but for its lock files. Raises RedpakError, OSError."""
+    locks = shutil.ignore_patterns("*.pid")
+    try:
+        shutil.copytree(source, target, symlinks=True, ignore=locks)
+    except shutil.Error as err:
+        # It gathers what went wrong: (source, target, reason), ...
+        raise RedpakError(f"{source}: cannot copy: {err.args[0][0][2]}") from err
 
 
 def remove_tree(path: str) -> None:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import shutil
 import signal
 import sqlite3
 from collections.abc import Collection
@@ -35,6 +34,7 @@ from redrpm.rpmdb import (
     read_names,
     save_cache,
 )
+from redrpm.stage import copy_tree
 from redrpm.view import FamilyView
 from redsys import seccomp
 from redsys.namespace import fork_contained, wait_status
@@ -66,6 +66,27 @@ class _Channel:
         os.close(self.send)
 
 
+class _StopRequest:
+    """Ends the contained child ``pid`` when we are told to end, or at the second Ctrl-C.
+
+    The first Ctrl-C is the child's to handle; but rpm hears none while a scriptlet hangs.
+    """
+
+    def __init__(self, pid: int) -> None:
+        self.signal = 0  # what ended the child
+        self._pid = pid
+        self._interrupted = False
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, self._handle)
+
+    def _handle(self, number: int, _frame: object) -> None:
+        if number == signal.SIGINT and not self._interrupted:
+            self._interrupted = True
+            return
+        self.signal = number
+        os.kill(self._pid, signal.SIGKILL)
+
+
 class NodeTransaction(NodeHold):
     """A hold on a node with the family rpmdb in its stage, for dnf or rpm to work on.
 
@@ -93,6 +114,9 @@ class NodeTransaction(NodeHold):
                 cache=self._cache,
                 forced=forced,
             )
+        except OSError as err:
+            self.close()
+            raise RedpakError(f"{self.node.path}: cannot prepare a transaction: {err}") from err
         except BaseException:
             self.close()
             raise
@@ -119,19 +143,23 @@ class NodeTransaction(NodeHold):
         return ContainedTransaction(self, child)
 
     def _supervise(self, pid: int, channel: _Channel) -> NoReturn:
-        # Ctrl-C is the child's to handle. When we are told to end, all of it ends.
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        for number in (signal.SIGTERM, signal.SIGHUP):
-            signal.signal(number, lambda received, _frame: os.kill(pid, signal.SIGKILL))
+        stop = _StopRequest(pid)
+        committed = False
         while True:
             request = channel.read()
             if request is None:
                 break
+            answer = self._answer(request)
+            committed = committed or "notes" in answer
             # A child that was killed meanwhile cannot hear the answer.
             with contextlib.suppress(BrokenPipeError):
-                channel.write(self._answer(request))
+                channel.write(answer)
         status = wait_status(pid)
         self.close()
+        if stop.signal:
+            done = "the transaction was already committed" if committed else "nothing was changed"
+            self._notify(f"Node {self.node.alias}: stopped, {done}.")
+            status = 128 + stop.signal
         os._exit(status)
 
     def _answer(self, request: dict[str, Any]) -> dict[str, Any]:
@@ -179,7 +207,7 @@ class NodeTransaction(NodeHold):
         )
         # The child may still look at its dnf state: commit a copy.
         for inside in dnf_state_places(self.node):
-            shutil.copytree(f"{self.stage.root}/{inside}", f"{self.stage.dnf_state}/{inside}")
+            copy_tree(f"{self.stage.root}/{inside}", f"{self.stage.dnf_state}/{inside}")
         make_readable(f"{self.stage.dnf_state}/var/lib/dnf")
         return family_rpmdb, self._read_delta(family_rpmdb)
 
@@ -289,13 +317,10 @@ def dnf_state_places(node: Node) -> dict[str, str]:
 
 
 def copy_dnf_state(node: Node, root: str) -> None:
-    """Give ``root`` its own copy of a node's dnf state. Raises OSError."""
+    """Give ``root`` its own copy of a node's dnf state. Raises RedpakError, OSError."""
     for inside, place in dnf_state_places(node).items():
         if os.path.isdir(f"{node.path}/{place}"):
-            locks = shutil.ignore_patterns("*.pid")
-            shutil.copytree(
-                f"{node.path}/{place}", f"{root}/{inside}", symlinks=True, ignore=locks
-            )
+            copy_tree(f"{node.path}/{place}", f"{root}/{inside}")
         else:
             os.makedirs(f"{root}/{inside}")
 

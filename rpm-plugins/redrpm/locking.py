@@ -118,6 +118,9 @@ def _drop_stale_files(node: Node) -> None:
     if os.path.isdir(node.state_dir):
         complete = generations(node.state_dir)
         discard_generations(node.state_dir, keep=complete[-1] if complete else 0)
+        for name in os.listdir(node.state_dir):
+            if name.startswith("journal.") and name.endswith(".tmp"):
+                os.unlink(f"{node.state_dir}/{name}")
     if os.path.isdir(node.cache_dir):
         # dnf's lock files name a process of a pid namespace that is gone.
         for name in os.listdir(node.cache_dir):

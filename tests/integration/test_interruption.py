@@ -82,6 +82,7 @@ def test_a_commit_killed_at_every_single_change_is_finished_by_the_next_command(
         assert actor.run(bench.dying_command(point)).returncode == -9
         if bench.journal.exists():
             break
+        assert bench.check("red-list", "--installed") == "old"
     # From here on recovery takes the steps of the commit: kill that, and the recovery from that.
     half = pool / "half"
     subprocess.run(["cp", "-a", bench.node.path, half], check=True)

@@ -24,6 +24,7 @@ from support.trees import snapshot_tree
 GONE = "threw away the unfinished transaction"
 FINISHED = "finished the transaction"
 VICTIMS = ("command", "child", "all")
+DEPTH = 3  # of the process that works in the view, below the command: redsys.namespace
 # One line for each file of each package, with what rpm holds of it in that installation.
 _RPMDB_QUERY = "%{NEVRA} %{SIGMD5} %{SHA1HEADER}\\n[%{FILENAMES} %{FILESTATES} %{FILEDIGESTS}\\n]"
 _HISTORY_QUERY = """
@@ -266,8 +267,9 @@ def difference(found: object, expected: object) -> None:
 def start_and_kill(actor: Actor, argv: Sequence[str], seconds: float, victim: str) -> bool:
     """Run argv and kill it after ``seconds``; whether there was something to kill.
 
-    Victims: the command alone, whose children must follow; its last descendant alone, as the
-    kernel does when memory runs out; all together, as when the power fails.
+    Victims: the command alone, whose children must follow; the process alone that works in the
+    view, as the kernel does when memory runs out; all together, as when the power fails. A
+    scriptlet alone is none of them: rpm takes that for a scriptlet that failed, and warns.
     """
     process = actor.popen(argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd="/")
     try:
@@ -281,7 +283,7 @@ def start_and_kill(actor: Actor, argv: Sequence[str], seconds: float, victim: st
 
 def kill(pid: int, victim: str) -> None:
     family = [pid, *descendants(pid)]
-    chosen = {"command": family[:1], "child": family[-1:], "all": family}[victim]
+    chosen = {"command": family[:1], "child": family[: DEPTH + 1][-1:], "all": family}[victim]
     for number in chosen:
         with contextlib.suppress(ProcessLookupError):
             os.kill(number, signal.SIGKILL)
@@ -302,7 +304,8 @@ def descendants(pid: int) -> list[int]:
 def users_of(path: Path) -> list[str]:
     """Processes that work on ``path``, or have something mounted there."""
     found = []
-    needle = os.fsencode(path)
+    # mountinfo counts from the root of a file system, which may be mounted elsewhere.
+    needle = os.fsencode("/".join(path.parts[-3:]))
     for process in Path("/proc").iterdir():
         if not process.name.isdigit() or process.name == str(os.getpid()):
             continue

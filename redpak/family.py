@@ -177,10 +177,11 @@ def check_unique(nodes: list[Node]) -> None:
                                                        f"{node.config_file}")
 
 
-def find_descendants(path: str) -> list[str]:
+def find_descendants(path: str, *, lenient: bool = False) -> list[str]:
     """Every node below `path`, at any depth, sorted. Raises RedpakError where it may not look.
 
-    Symbolic links are not followed, and a node's own usr, etc, var ... hold no nodes.
+    `lenient` passes over directories that the caller may not read: other users' nodes. Symbolic
+    links are not followed, and a node's own usr, etc, var ... hold no nodes.
     """
     found = []
     pending = [os.path.realpath(path)]
@@ -192,6 +193,8 @@ def find_descendants(path: str) -> list[str]:
                 below = [entry.path for entry in entries
                          if entry.name not in closed and entry.is_dir(follow_symlinks=False)]
         except OSError as error:
+            if lenient and isinstance(error, PermissionError):
+                continue
             raise RedpakError(f"cannot look for nodes in {directory}: {error.strerror}",
                               hint="run it as the owner of the nodes") from error
         found += [child for child in below if is_node(child)]

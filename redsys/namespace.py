@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""fork into a private mount, pid and ipc namespace (and a user namespace without root)."""
+"""fork into private mount, pid, ipc and uts namespaces (and a user namespace without root)."""
 
 from __future__ import annotations
 
@@ -59,6 +59,36 @@ def fork_contained(*, user_namespace: bool) -> int:
     return 0
 
 
+# What scriptlets have a use for, capabilities(7): owners, modes, accounts, devices. Above all not
+# CAP_SYS_ADMIN, CAP_SYS_CHROOT and CAP_SYS_PTRACE, with which they could leave the view.
+_SCRIPTLET_CAPABILITIES = frozenset(
+    {
+        0,  # CAP_CHOWN
+        1,  # CAP_DAC_OVERRIDE
+        3,  # CAP_FOWNER
+        4,  # CAP_FSETID
+        5,  # CAP_KILL
+        6,  # CAP_SETGID
+        7,  # CAP_SETUID
+        27,  # CAP_MKNOD
+        29,  # CAP_AUDIT_WRITE
+        31,  # CAP_SETFCAP
+    }
+)
+
+
+def bound_capabilities() -> None:
+    """Leave the programs that this process starts only the capabilities of scriptlets.
+
+    The process itself keeps its own: it still mounts and changes its root. Raises OSError.
+    """
+    with open("/proc/sys/kernel/cap_last_cap", encoding="ascii") as stream:
+        last = int(stream.read())
+    for capability in range(last + 1):
+        if capability not in _SCRIPTLET_CAPABILITIES:
+            libc.prctl(libc.PR_CAPBSET_DROP, capability)
+
+
 def wait_status(pid: int) -> int:
     """Wait for ``pid``; its exit status, or 128 + N when signal N ended it."""
     while True:
@@ -82,7 +112,7 @@ def _die_with(parent: int) -> None:
 
 
 def _enter(user_namespace: bool) -> None:
-    flags = libc.CLONE_NEWNS | libc.CLONE_NEWPID | libc.CLONE_NEWIPC
+    flags = libc.CLONE_NEWNS | libc.CLONE_NEWPID | libc.CLONE_NEWIPC | libc.CLONE_NEWUTS
     if not user_namespace:
         libc.unshare(flags)
         return

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A seccomp filter for package transactions without root.
+"""Seccomp filters for package transactions.
 
 In a user namespace that maps one id, chown to any other id fails with EINVAL, and rpm gives up.
-The filter answers success without changing the owner: files then belong to the user, which is
-what the node wants (design section 8). It also denies TIOCSTI, with which a scriptlet could type
-into the terminal of the administrator who runs the command.
+The transaction filter answers success without changing the owner: files then belong to the user,
+which is what the node wants (design section 8). Both filters deny the ioctls with which a program
+types into the terminal it shares with the administrator who started it.
 """
 
 from __future__ import annotations
@@ -29,7 +29,9 @@ _ABIS = {
 }
 
 _TIOCSTI = 0x5412
+_TIOCLINUX = 0x541C
 _X32_SYSCALL_BIT = 0x40000000
+_X32_IOCTL = 514 | _X32_SYSCALL_BIT
 
 # linux/filter.h, linux/seccomp.h: struct sock_filter is {u16 code, u8 jt, u8 jf, u32 k}
 _LOAD, _JEQ, _RET = 0x20, 0x15, 0x06
@@ -43,17 +45,23 @@ _Instruction = tuple[int, int, int, int]
 
 def _abi_block(arch: int, chowns: tuple[int, ...], ioctl: int) -> list[_Instruction]:
     """The filter of one ABI; falls through to the next block when ``arch`` does not match."""
-    numbers = chowns
+    numbers: tuple[int, ...] = chowns
+    ioctls: tuple[int, ...] = (ioctl,)
     if arch == _X86_64[0]:
         numbers += tuple(number | _X32_SYSCALL_BIT for number in chowns)
+        ioctls += (_X32_IOCTL,)
     tests: list[_Instruction] = [(_LOAD, 0, 0, _OFFSET_NR)]
-    for position, number in enumerate(numbers):
-        # To "succeed", which is the last instruction: over the other tests and 5 more.
-        tests.append((_JEQ, len(numbers) - position + 4, 0, number))
+    # The first of these tests is at 1, the last instruction (success) after six others.
+    success = len(numbers) + len(ioctls) + 6
+    for position, number in enumerate(numbers, 1):
+        tests.append((_JEQ, success - position - 1, 0, number))
+    for position, number in enumerate(ioctls):
+        last = position == len(ioctls) - 1
+        tests.append((_JEQ, len(ioctls) - position - 1, 3 if last else 0, number))
     tests += [
-        (_JEQ, 0, 2, ioctl),
         (_LOAD, 0, 0, _OFFSET_ARG1),
-        (_JEQ, 1, 0, _TIOCSTI),
+        (_JEQ, 2, 0, _TIOCSTI),
+        (_JEQ, 1, 0, _TIOCLINUX),
         (_RET, 0, 0, _ALLOW),
         (_RET, 0, 0, _ERRNO | _EPERM),
         (_RET, 0, 0, _ERRNO),
@@ -61,15 +69,18 @@ def _abi_block(arch: int, chowns: tuple[int, ...], ioctl: int) -> list[_Instruct
     return [(_LOAD, 0, 0, _OFFSET_ARCH), (_JEQ, 0, len(tests), arch), *tests]
 
 
-def transaction_filter(machine: str) -> bytes:
-    """The BPF program for ``machine`` (uname -m). Raises RedpakError for an unknown machine."""
+def transaction_filter(machine: str, *, chown: bool = True) -> bytes:
+    """The BPF program for ``machine`` (uname -m), with the chown family or without.
+
+    Raises RedpakError for an unknown machine.
+    """
     if machine not in _ABIS:
         raise RedpakError(
             f"no seccomp filter for machine {machine}", hint="run this command as root"
         )
     program: list[_Instruction] = []
     for arch, chowns, ioctl in _ABIS[machine]:
-        program += _abi_block(arch, chowns, ioctl)
+        program += _abi_block(arch, chowns if chown else (), ioctl)
     program.append((_RET, 0, 0, _ALLOW))
     return b"".join(struct.pack("HBBI", *instruction) for instruction in program)
 
@@ -81,7 +92,15 @@ class _SockFprog(ctypes.Structure):
 def install_transaction_filter() -> None:
     """Install the filter for this process and what it starts; needs CAP_SYS_ADMIN in its own
     user namespace (then setuid programs keep working). Raises OSError, RedpakError."""
-    code = transaction_filter(os.uname().machine)
+    _install(transaction_filter(os.uname().machine))
+
+
+def install_terminal_filter() -> None:
+    """The same without the chown family. Raises OSError, RedpakError."""
+    _install(transaction_filter(os.uname().machine, chown=False))
+
+
+def _install(code: bytes) -> None:
     buffer = ctypes.create_string_buffer(code, len(code))
     program = _SockFprog(len(code) // 8, ctypes.addressof(buffer))
     libc.prctl(libc.PR_SET_SECCOMP, libc.SECCOMP_MODE_FILTER, ctypes.addressof(program))

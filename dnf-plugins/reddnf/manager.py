@@ -23,13 +23,14 @@ from reddnf.repositories import (
 from reddnf.session import tell
 from redpak.create import create_node, set_state, update_node
 from redpak.errors import RedpakError
-from redpak.family import Family, Main, find_ancestors, load_family, load_main, resolve_redpath
-from redpak.node import Node, NodeState, read_node
+from redpak.family import Family, Main, load_family, load_main, resolve_redpath
+from redpak.node import Node, NodeState
 from redrpm.adopt import adopt_core_os
 from redrpm.locking import lock_family
-from redrpm.owner import become_owner
+from redrpm.owner import become_owner, check_path
 from redrpm.rollback import roll_back
 from redrpm.rpmdb import create_rpmdb
+from redsys.lock import NodeBusyError
 
 logger = logging.getLogger("dnf.plugin.redpak")
 
@@ -85,6 +86,7 @@ class ManagerCommand(dnf.cli.commands.Command):
 
     def pre_configure(self) -> None:
         """Find the node, so that dnf reads its repositories and not the system's."""
+        os.umask(0o022)
         try:
             self._prepare()
         except RedpakError as err:
@@ -95,6 +97,8 @@ class ManagerCommand(dnf.cli.commands.Command):
         """Carry out the actions."""
         try:
             self._run()
+        except NodeBusyError as err:
+            raise dnf.exceptions.LockError(str(err)) from err
         except RedpakError as err:
             raise dnf.exceptions.Error(str(err)) from err
 
@@ -148,7 +152,8 @@ class ManagerCommand(dnf.cli.commands.Command):
             self._create()
         family = self._load_family(force=True)
         if opts.rollback:
-            for note in roll_back(family, notify=tell, force=opts.node_force):
+            wait = not self.base.conf.exit_on_lock
+            for note in roll_back(family, notify=tell, wait=wait, force=opts.node_force):
                 tell(note)
             logger.info("Node %s: back to its previous generation.", family.leaf.alias)
             return
@@ -186,6 +191,12 @@ class ManagerCommand(dnf.cli.commands.Command):
 
     def _change(self, node: Node) -> None:
         opts = self.opts
+        # What can be refused comes first, so that a refused command has changed nothing.
+        if opts.save:
+            save_options(self.base, node, _main_setopts(opts), _repo_setopts(opts))
+        if opts.repo_enable or opts.repo_disable:
+            set_enabled(self.base, node, opts.repositories, enabled=opts.repo_enable)
+        self._add_repositories(node, self._repositories)
         if opts.update:
             node = update_node(
                 node.path,
@@ -200,11 +211,6 @@ class ManagerCommand(dnf.cli.commands.Command):
         if opts.state:
             set_state(node.path, NodeState(opts.state), info=opts.info or "")
             logger.info("Node %s: state %s.", node.alias, opts.state)
-        self._add_repositories(node, self._repositories)
-        if opts.save:
-            save_options(self.base, node, _main_setopts(opts), _repo_setopts(opts))
-        if opts.repo_enable or opts.repo_disable:
-            set_enabled(self.base, node, opts.repositories, enabled=opts.repo_enable)
 
     def _add_repositories(self, node: Node, repositories: list[RepositoryFile]) -> None:
         for repository in repositories:
@@ -240,11 +246,10 @@ def _repo_setopts(opts: Any) -> Any:
 
 
 def _become_owner(redpath: str) -> None:
-    """Root creates and changes nodes in a user's pool as that user."""
-    try:
-        nodes = [read_node(redpath)]
-    except RedpakError:
-        nodes = []
-    paths = [node.path for node in nodes] + find_ancestors(redpath)
-    if paths:
-        become_owner(paths[0], os.stat(paths[0]).st_uid)
+    """Root creates and changes nodes in a user's directory as that user."""
+    existing = redpath
+    while not os.path.isdir(existing):
+        existing = os.path.dirname(existing)
+    owner = os.stat(existing).st_uid
+    become_owner(existing, owner)
+    check_path(existing, owner)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import glob
 import os
 from typing import Any, Optional
 
@@ -91,6 +92,8 @@ class NodeCommand(dnf.cli.commands.Command):
 
     def pre_configure(self) -> None:
         """Enter the node: dnf has read its own configuration and no repository yet."""
+        # What a command makes in a node is for every reader, whatever the caller's umask.
+        os.umask(0o022)
         # The stock command looks at the name it was called by.
         name = self.opts.command
         self.opts.command = name[len("red-") :] if name.startswith("red-") else name[len("r") :]
@@ -121,7 +124,7 @@ class NodeCommand(dnf.cli.commands.Command):
     def _open_session(self, family: Family) -> Session:
         opts = self.opts
         if not self._changes_node():
-            return ReadSession(family)
+            return ReadSession(family, wait=not self.base.conf.exit_on_lock)
         plan = getattr(opts, "plan", False)
         if plan:
             # Nothing can happen to the node: there is nothing to confirm.
@@ -181,7 +184,8 @@ def configure_repositories(base: Any, node: Node) -> None:
     if os.path.exists(own_conf):
         conf.read(own_conf, priority=dnf.conf.PRIO_MAINCONFIG)
     conf.config_file_path = own_conf
-    conf.reposdir = [node.repos_dir]
+    # dnf takes the directory for a pattern.
+    conf.reposdir = [glob.escape(node.repos_dir)]
     conf.varsdir = [node.vars_dir]
     conf.substitutions.update_from_etc("/", varsdir=[node.vars_dir])
     if os.access(node.cache_dir, os.W_OK):

@@ -130,13 +130,11 @@ def _fetch(base: Any, source: str) -> bytes:
                 return stream.read()
         except OSError as err:
             raise RedpakError(f"{source}: cannot read: {err.strerror}") from err
-    with tempfile.TemporaryFile() as target:
-        try:
-            base.urlopen(source, target)
-        except (OSError, dnf.exceptions.Error, libdnf.error.Error) as err:
-            raise RedpakError(f"{source}: cannot fetch: {err}") from err
-        target.seek(0)
-        return target.read()
+    try:
+        with base.urlopen(source) as stream:
+            return bytes(stream.read())
+    except (OSError, dnf.exceptions.Error, libdnf.error.Error) as err:
+        raise RedpakError(f"{source}: cannot fetch: {err}") from err
 
 
 def _check_repo_file(source: str, content: bytes) -> None:

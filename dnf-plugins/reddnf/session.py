@@ -138,10 +138,10 @@ class Session:
 class ReadSession(Session):
     """Queries: a private copy of the family rpmdb in a temporary directory, no namespaces."""
 
-    def __init__(self, family: Family) -> None:
+    def __init__(self, family: Family, *, wait: bool) -> None:
         # Held to the end: this dnf writes metadata into the cache that it shares with writers, and
         # dnf's own locks do not see across pid namespaces.
-        self._locks = lock_family(family, notify=tell, exclusive=False)
+        self._locks = lock_family(family, notify=tell, wait=wait, exclusive=False)
         # Removed at exit at the latest, also when dnf ends with an error.
         self._directory = tempfile.TemporaryDirectory(prefix="redpak-")
         try:

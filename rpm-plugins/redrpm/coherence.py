@@ -16,6 +16,7 @@ from typing import Any
 
 import rpm
 
+from redpak.errors import RedpakError
 from redpak.node import Node, read_node
 from redrpm.rpmdb import Member, copy_member, open_rpmdb, read_index
 
@@ -35,11 +36,12 @@ _IGNORED = (
 class Incoherence:
     """A node whose packages do not fit (any more), with what librpm says."""
 
-    node: Node
+    path: str
+    alias: str
     problems: Sequence[str]
 
     def __str__(self) -> str:
-        return f"node {self.node.alias} ({self.node.path}): {'; '.join(self.problems)}"
+        return f"node {self.alias} ({self.path}): {'; '.join(self.problems)}"
 
 
 def find_incoherences(
@@ -51,13 +53,17 @@ def find_incoherences(
     """
     found = []
     for path in descendants:
-        chain = [read_node(step) for step in _nodes_between(node.path, path, descendants)]
-        with _copies(chain) as members:
-            problems = find_problems(after, members)
-            if problems:
-                problems -= find_problems(before(), members)
+        try:
+            chain = [read_node(step) for step in nodes_between(node.path, path, descendants)]
+            with _copies(chain) as members:
+                problems = find_problems(after, members)
+                if problems:
+                    problems -= find_problems(before(), members)
+            alias = chain[-1].alias
+        except RedpakError as err:
+            problems, alias = {f"it cannot be checked: {err}"}, "?"
         if problems:
-            found.append(Incoherence(chain[-1], sorted(problems)))
+            found.append(Incoherence(path, alias, sorted(problems)))
     return found
 
 
@@ -90,7 +96,7 @@ def find_problems(base: str, members: Sequence[Member]) -> set[str]:
         return {problem.replace("(installed) ", "") for problem in problems}
 
 
-def _nodes_between(node: str, descendant: str, descendants: Sequence[str]) -> list[str]:
+def nodes_between(node: str, descendant: str, descendants: Sequence[str]) -> list[str]:
     """The nodes below ``node`` on the way to ``descendant``, and that one, oldest first."""
     return sorted(
         path

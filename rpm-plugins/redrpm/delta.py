@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Optional
 
 from redpak.errors import RedpakError
 from redrpm.contents import VOLATILE_TOPS
@@ -62,129 +63,158 @@ def read_delta(node: str, stage: Stage, rules: DeltaRules) -> Delta:
 
     Raises RedpakError when the transaction wrote what it must not, OSError.
     """
-    delta = Delta()
+    reader = _DeltaReader(node, stage, rules)
     with os.scandir(stage.delta) as entries:
         tops = sorted(entries, key=lambda entry: entry.name)
     for entry in tops:
         if entry.name in VOLATILE_TOPS or _is_root_symlink(entry) or _is_unused(entry):
             continue
-        _read_entry(node, stage, entry, entry.name, rules, delta)
+        reader.read_entry(entry, entry.name, seen=True)
     for source, path in rules.state.items():
-        _read_state(node, stage, source, path, delta)
-    return delta
+        reader.read_state(source, path)
+    return reader.delta
 
 
-def _read_state(node: str, stage: Stage, source: str, path: str, delta: Delta) -> None:
-    """Put every file of ``source`` that differs; what is gone there is removed."""
-    fresh = set(_files_below(source))
-    for name in sorted(fresh):
-        if not _same_file(f"{source}/{name}", f"{node}/{path}/{name}"):
-            _plan_parents(node, f"{path}/{name}", delta)
-            full = os.path.relpath(f"{source}/{name}", stage.path)
-            delta.steps.append(Step(StepKind.PUT_FILE, f"{path}/{name}", full))
-    for name in sorted(set(_files_below(f"{node}/{path}")) - fresh):
-        delta.steps.append(Step(StepKind.REMOVE_FILE, f"{path}/{name}"))
+class _DeltaReader:
+    """Compares a stage with the node, from the top down.
 
+    ``seen`` tells whether what the node has at a path still counts: below a symlink, or below what
+    the plan replaces, nothing does.
+    """
 
-def _read_entry(
-    node: str,
-    stage: Stage,
-    entry: os.DirEntry[str],
-    path: str,
-    rules: DeltaRules,
-    delta: Delta,
-) -> None:
-    info = entry.stat(follow_symlinks=False)
-    if _is_whiteout(entry.path, info):
-        _check_allowed(path, rules)
-        delta.steps += _removal(node, path, rules)
-        return
-    if not stat.S_ISDIR(info.st_mode):
-        _read_file(node, stage, entry.path, path, info, rules, delta)
-        return
-    # A package may ship a directory that its owner cannot read; ``info`` keeps the mode.
-    os.chmod(entry.path, stat.S_IMODE(info.st_mode) | 0o700)
-    opaque = _take_overlay_attributes(entry.path)
-    _check_allowed(path, rules, directory=True)
-    _plan_directory(node, path, delta)
-    with os.scandir(entry.path) as entries:
-        children = sorted(entries, key=lambda child: child.name)
-    if opaque:
-        kept = {child.name for child in children}
-        for name in _list_names(f"{node}/{path}"):
-            if name not in kept:
-                delta.steps += _removal(node, f"{path}/{name}", rules)
-    for child in children:
-        _read_entry(node, stage, child, f"{path}/{child.name}", rules, delta)
-    delta.steps.append(_metadata_step(node, path, info))
+    def __init__(self, node: str, stage: Stage, rules: DeltaRules) -> None:
+        self._node = node
+        self._stage = stage
+        self._rules = rules
+        self.delta = Delta()
 
+    def read_entry(
+        self, entry: os.DirEntry[str], path: str, *, seen: bool, opaque: bool = False
+    ) -> None:
+        """Plan for one entry of the stage; ``opaque``: it is below an opaque directory."""
+        info = entry.stat(follow_symlinks=False)
+        if _is_whiteout(entry.path, info):
+            _check_allowed(path, self._rules)
+            self._remove(path, seen=seen)
+        elif stat.S_ISDIR(info.st_mode):
+            self._read_directory(entry, path, info, seen=seen, opaque=opaque)
+        else:
+            self._read_file(entry.path, path, info, seen=seen)
 
-def _read_file(
-    node: str,
-    stage: Stage,
-    source: str,
-    path: str,
-    info: os.stat_result,
-    rules: DeltaRules,
-    delta: Delta,
-) -> None:
-    if _is_derived(path, rules):
-        return
-    _check_allowed(path, rules)
-    _take_overlay_attributes(source)
-    if stat.S_ISREG(info.st_mode) and info.st_mode & 0o6000 and not rules.keep_setuid:
-        os.chmod(source, stat.S_IMODE(info.st_mode) & 0o1777)
-        delta.notes.append(f"{path}: set-user-ID and set-group-ID bits dropped, root is needed")
-    if os.path.isdir(f"{node}/{path}") and not os.path.islink(f"{node}/{path}"):
-        delta.steps += _removal(node, path, rules)
-    relative = source[len(stage.path) + 1 :]
-    delta.steps.append(Step(StepKind.PUT_FILE, path, relative))
+    def read_state(self, source: str, path: str) -> None:
+        """Put every file of ``source`` that differs; what is gone there is removed."""
+        fresh = set(_files_below(source))
+        for name in sorted(fresh):
+            if not _same_file(f"{source}/{name}", f"{self._node}/{path}/{name}"):
+                self._plan_parents(f"{path}/{name}")
+                self._put(f"{source}/{name}", f"{path}/{name}")
+        for name in sorted(set(_files_below(f"{self._node}/{path}")) - fresh):
+            self._add(StepKind.REMOVE_FILE, f"{path}/{name}")
 
+    def _read_directory(
+        self,
+        entry: os.DirEntry[str],
+        path: str,
+        info: os.stat_result,
+        *,
+        seen: bool,
+        opaque: bool,
+    ) -> None:
+        # A package may ship a directory that its owner cannot read; ``info`` keeps the mode.
+        os.chmod(entry.path, stat.S_IMODE(info.st_mode) | 0o700)
+        opaque = _take_overlay_attributes(entry.path) or opaque
+        _check_allowed(path, self._rules, directory=True)
+        with os.scandir(entry.path) as entries:
+            children = sorted(entries, key=lambda child: child.name)
+        present = self._look(path, seen=seen)
+        exists = present is not None and stat.S_ISDIR(present.st_mode)
+        if exists and opaque:
+            # Nothing below shows through. What the stage has too is replaced, never removed first:
+            # taken again after an interruption, the removal would hit the new file.
+            kept = {child.name for child in children}
+            for name in _list_names(f"{self._node}/{path}"):
+                if name not in kept:
+                    self._remove(f"{path}/{name}", seen=True)
+        elif not exists:
+            if present is not None:
+                self._add(StepKind.REMOVE_FILE, path)
+            self._add(StepKind.MAKE_DIRECTORY, path)
+        for child in children:
+            self.read_entry(child, f"{path}/{child.name}", seen=exists, opaque=opaque)
+        # Last: the entries change the directory's time.
+        place = f"{self._node}/{path}"
+        before = Metadata.of(place) if exists else None
+        metadata = Metadata.of(entry.path, info)
+        self.delta.steps.append(
+            Step(StepKind.SET_METADATA, path, metadata=metadata, before=before)
+        )
 
-def _plan_parents(node: str, path: str, delta: Delta) -> None:
-    """Make the directories that lead to ``path`` where the node has none."""
-    planned = {step.path for step in delta.steps if step.kind is StepKind.MAKE_DIRECTORY}
-    parts = path.split("/")[:-1]
-    for end in range(1, len(parts) + 1):
-        parent = "/".join(parts[:end])
-        if parent not in planned and not os.path.isdir(f"{node}/{parent}"):
-            now = time.time_ns()
-            fresh = Metadata(os.geteuid(), os.getegid(), 0o755, now)
-            delta.steps.append(Step(StepKind.MAKE_DIRECTORY, parent))
-            delta.steps.append(Step(StepKind.SET_METADATA, parent, metadata=fresh))
+    def _read_file(self, source: str, path: str, info: os.stat_result, *, seen: bool) -> None:
+        if _is_derived(path, self._rules):
+            return
+        _check_allowed(path, self._rules)
+        _take_overlay_attributes(source)
+        is_file = stat.S_ISREG(info.st_mode)
+        if is_file and info.st_mode & 0o6000 and not self._rules.keep_setuid:
+            os.chmod(source, stat.S_IMODE(info.st_mode) & 0o1777)
+            self.delta.notes.append(
+                f"{path}: set-user-ID and set-group-ID bits dropped, root is needed"
+            )
+        present = self._look(path, seen=seen)
+        if present is not None and stat.S_ISDIR(present.st_mode):
+            self._remove(path, seen=seen)
+        self._put(source, path)
 
+    def _look(self, path: str, *, seen: bool) -> Optional[os.stat_result]:
+        """What the node has at ``path``, if that still counts."""
+        if not seen:
+            return None
+        try:
+            return os.lstat(f"{self._node}/{path}")
+        except FileNotFoundError:
+            return None
 
-def _plan_directory(node: str, path: str, delta: Delta) -> None:
-    place = f"{node}/{path}"
-    if os.path.isdir(place) and not os.path.islink(place):
-        return
-    if os.path.lexists(place):
-        delta.steps.append(Step(StepKind.REMOVE_FILE, path))
-    delta.steps.append(Step(StepKind.MAKE_DIRECTORY, path))
+    def _remove(self, path: str, *, seen: bool) -> None:
+        """Plan to remove ``path`` from the node; nothing if only an ancestor has it."""
+        present = self._look(path, seen=seen)
+        if present is None:
+            return
+        _check_allowed(path, self._rules)
+        if not stat.S_ISDIR(present.st_mode):
+            self._add(StepKind.REMOVE_FILE, path)
+            return
+        place = f"{self._node}/{path}"
+        before = Metadata.of(place)
+        for name in _list_names(place):
+            self._remove(f"{path}/{name}", seen=True)
+        self.delta.steps.append(Step(StepKind.REMOVE_DIRECTORY, path, before=before))
 
+    def _plan_parents(self, path: str) -> None:
+        """Make the directories that lead to ``path`` where the node has none.
 
-def _metadata_step(node: str, path: str, info: os.stat_result) -> Step:
-    """Set after the directory's entries are in place: they change its time."""
-    place = f"{node}/{path}"
-    before = None
-    if os.path.isdir(place) and not os.path.islink(place):
-        before = Metadata.of(os.lstat(place))
-    return Step(StepKind.SET_METADATA, path, metadata=Metadata.of(info), before=before)
+        Raises RedpakError when one of them is something else.
+        """
+        planned = {s.path for s in self.delta.steps if s.kind is StepKind.MAKE_DIRECTORY}
+        parts = path.split("/")[:-1]
+        for end in range(1, len(parts) + 1):
+            parent = "/".join(parts[:end])
+            present = self._look(parent, seen=True)
+            if present is not None and not stat.S_ISDIR(present.st_mode):
+                raise RedpakError(
+                    f"{self._node}/{parent}: is no directory, and the node's own state goes there",
+                    hint="put the directory back",
+                )
+            if present is None and parent not in planned:
+                fresh = Metadata(os.geteuid(), os.getegid(), 0o755, time.time_ns())
+                self._add(StepKind.MAKE_DIRECTORY, parent)
+                self.delta.steps.append(Step(StepKind.SET_METADATA, parent, metadata=fresh))
 
+    def _put(self, source: str, path: str) -> None:
+        relative = source[len(self._stage.path) + 1 :]
+        self.delta.steps.append(Step(StepKind.PUT_FILE, path, relative))
 
-def _removal(node: str, path: str, rules: DeltaRules) -> list[Step]:
-    """The steps that remove ``path`` from the node; none if only an ancestor has it."""
-    place = f"{node}/{path}"
-    if not os.path.lexists(place):
-        return []
-    _check_allowed(path, rules)
-    if not os.path.isdir(place) or os.path.islink(place):
-        return [Step(StepKind.REMOVE_FILE, path)]
-    steps: list[Step] = []
-    for name in _list_names(place):
-        steps += _removal(node, f"{path}/{name}", rules)
-    before = Metadata.of(os.lstat(place))
-    return [*steps, Step(StepKind.REMOVE_DIRECTORY, path, before=before)]
+    def _add(self, kind: StepKind, path: str) -> None:
+        self.delta.steps.append(Step(kind, path))
 
 
 def _check_allowed(path: str, rules: DeltaRules, *, directory: bool = False) -> None:
@@ -273,10 +303,12 @@ def _mode_added(path: str, bits: int) -> Iterator[None]:
 
 
 def _list_names(directory: str) -> list[str]:
-    if not os.path.isdir(directory) or os.path.islink(directory):
-        return []
-    with _mode_added(directory, 0o500):
+    """The names in a directory of the node; none when its owner may not read it, as rpm, which
+    removed what it knows of, cannot have meant the rest."""
+    try:
         return sorted(os.listdir(directory))
+    except PermissionError:
+        return []
 
 
 def _files_below(directory: str) -> Iterator[str]:

@@ -12,10 +12,11 @@ from contextlib import contextmanager
 from redpak.create import set_state
 from redpak.errors import RedpakError
 from redpak.family import Family, find_descendants
-from redpak.node import NodeState, read_node
-from redrpm.coherence import Incoherence, find_incoherences, find_problems
-from redrpm.journal import Journal, Step, commit
+from redpak.node import NodeState, read_node, read_status
+from redrpm.coherence import Incoherence, find_incoherences, find_problems, nodes_between
+from redrpm.journal import Journal, Step, commit, generations, journal_path
 from redrpm.locking import Notify, lock_family
+from redrpm.owner import check_path, run_as_owner
 from redrpm.rpmdb import Member, build_family_rpmdb, family_members
 from redrpm.stage import Stage
 from redsys.lock import NodeLock
@@ -43,19 +44,20 @@ class NodeHold:
         self.stage = Stage(f"{self.node.state_dir}/stage")
         try:
             self.stage.create()
-            self.tree = find_descendants(family.nodes[0].path)
+            self.descendants = find_descendants(self.node.path)
+            # Of all the family's nodes, for the view: a sibling may be none of our business.
+            self.tree = find_descendants(family.nodes[0].path, lenient=True)
         except BaseException:
             self.close()
             raise
 
-    @property
-    def descendants(self) -> list[str]:
-        """The nodes below the leaf."""
-        return [path for path in self.tree if path.startswith(f"{self.node.path}/")]
-
     def close(self) -> None:
-        """Throw the stage away and release the locks."""
-        self.stage.discard()
+        """Throw the stage away and release the locks.
+
+        The stage of a commit that was interrupted stays: the next command needs it to finish.
+        """
+        if not os.path.exists(journal_path(self.node.state_dir)):
+            self.stage.discard()
         for lock in self._locks:
             lock.release()
 
@@ -68,7 +70,9 @@ class NodeHold:
         broken = self.check_descendants(rpmdb)
         if steps:
             with _no_termination():
-                journal = Journal(time.time_ns(), tuple(steps))
+                # The clock of a device may go back: generations must not.
+                last = max(generations(self.node.state_dir), default=0)
+                journal = Journal(max(time.time_ns(), last + 1), tuple(steps))
                 commit(self.node.path, self.node.state_dir, self.stage, journal)
         return self._mark_descendants(broken, rpmdb)
 
@@ -97,23 +101,26 @@ class NodeHold:
         """Set broken descendants to Error, and to Enable those that an earlier mark no longer
         fits."""
         notes = []
-        marks = {incoherence.node.path: "; ".join(incoherence.problems) for incoherence in broken}
+        marks = {incoherence.path: "; ".join(incoherence.problems) for incoherence in broken}
         for path in self.descendants:
-            status = read_node(path).status
             try:
+                status = read_status(path)
                 if path in marks:
-                    set_state(path, NodeState.ERROR, info=_MARK + marks[path])
+                    self._set_state(path, NodeState.ERROR, _MARK + marks[path])
                     notes.append(f"{path} is marked Error: {_MARK}{marks[path]}")
                 elif status.info.startswith(_MARK) and not self._problems(path, rpmdb):
-                    set_state(path, NodeState.ENABLE)
+                    self._set_state(path, NodeState.ENABLE, "")
                     notes.append(f"{path} is coherent again and enabled")
             except RedpakError as err:
                 notes.append(f"{path}: its state could not be set: {err}")
         return notes
 
+    @staticmethod
+    def _set_state(path: str, state: NodeState, info: str) -> None:
+        run_as_owner(os.lstat(path).st_uid, lambda: set_state(path, state, info=info))
+
     def _problems(self, path: str, rpmdb: str) -> set[str]:
-        between = [p for p in self.descendants if f"{path}/".startswith(f"{p}/")]
-        nodes = [read_node(p) for p in sorted(between)]
+        nodes = [read_node(p) for p in nodes_between(self.node.path, path, self.descendants)]
         return find_problems(rpmdb, [Member(node.path, node.rpmdb_dir) for node in nodes])
 
 
@@ -127,6 +134,7 @@ def check_owners(family: Family) -> None:
                 f" {family.leaf.path}",
                 hint="scriptlets run an ancestor's programs: give both to one owner",
             )
+    check_path(family.leaf.path, owner)
     if os.geteuid() != owner:
         raise RedpakError(
             f"{family.leaf.path}: no permission, the node belongs to user {owner}",

@@ -8,13 +8,13 @@ generation first.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
 import shutil
 import stat
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import Enum
 from itertools import groupby
@@ -40,16 +40,31 @@ class StepKind(Enum):
 
 @dataclass(frozen=True)
 class Metadata:
-    """Owner, permission bits and modification time (ns) of a directory."""
+    """Owner, permission bits, modification time (ns) and extended attributes of a directory.
+
+    The attributes are those that its owner may set: the user class and POSIX ACLs, as pairs of
+    name and value in hexadecimal.
+    """
 
     uid: int
     gid: int
     mode: int
     mtime_ns: int
+    attributes: Sequence[Sequence[str]] = ()
 
     @classmethod
-    def of(cls, info: os.stat_result) -> Metadata:
-        return cls(info.st_uid, info.st_gid, stat.S_IMODE(info.st_mode), info.st_mtime_ns)
+    def of(cls, path: str, info: Optional[os.stat_result] = None) -> Metadata:
+        """Of the directory ``path``; ``info`` is what its stat was, if it has changed since."""
+        info = info or os.lstat(path)
+        attributes = []
+        with contextlib.suppress(PermissionError):
+            attributes = [
+                (name, os.getxattr(path, name).hex())
+                for name in sorted(os.listxattr(path))
+                if name.startswith(("user.", "system.posix_acl_"))
+            ]
+        mode = stat.S_IMODE(info.st_mode)
+        return cls(info.st_uid, info.st_gid, mode, info.st_mtime_ns, attributes)
 
 
 @dataclass(frozen=True)
@@ -107,6 +122,11 @@ def previous_path(state_dir: str, generation: int) -> str:
     return f"{state_dir}/previous.{generation}"
 
 
+def saved_path(previous: str, number: int) -> str:
+    """Where the previous generation keeps what step ``number`` replaced or removed."""
+    return f"{previous}/{number}"
+
+
 def commit(node: str, state_dir: str, stage: Stage, journal: Journal) -> None:
     """Make the node what the stage holds, whatever may kill us on the way.
 
@@ -128,21 +148,29 @@ def finish(node: str, state_dir: str, stage: Stage) -> None:
             journal = Journal.load(stream.read())
         saved = previous_path(state_dir, journal.generation)
         os.makedirs(saved, mode=0o700, exist_ok=True)
-        for directory, steps in groupby(journal.steps, lambda step: os.path.dirname(step.path)):
+        if not os.path.isdir(stage.path):
+            raise ValueError("its stage is gone")
+        numbered = enumerate(journal.steps)
+        for directory, steps in groupby(numbered, lambda pair: os.path.dirname(pair[1].path)):
             with _reach_directory(node, directory) as parent:
-                # None: a later step has put something else in place of a directory on the way.
-                if parent is not None:
-                    for step in steps:
-                        _take(step, parent, stage.path, saved)
+                for number, step in steps:
+                    if parent is not None:
+                        _take(step, parent, stage.path, saved_path(saved, number))
+                    elif step.kind is StepKind.PUT_FILE and _is_staged(step, stage.path):
+                        raise NotADirectoryError(errno.ENOTDIR, "is no directory", directory)
+                    # Else a later step has put something else in place of the directory.
         libc.syncfs(node)
         # One rename ends the commit: the journal becomes the description of what it replaced.
         os.rename(path, f"{saved}/journal")
         libc.syncfs(node)
     except (ValueError, KeyError, TypeError) as err:
-        raise RedpakError(f"{path}: damaged journal: {err}", hint="restore the node") from err
+        raise RedpakError(
+            f"{path}: damaged journal: {err}",
+            hint="restore the node from a backup, or create it anew",
+        ) from err
     except OSError as err:
         raise RedpakError(
-            f"{node}: the commit was interrupted: {err}",
+            f"{node}: the commit was interrupted: {err.filename or err}: {err.strerror}",
             hint="make the file system writable; the next command on the node finishes it",
         ) from err
     discard_generations(state_dir, keep=journal.generation)
@@ -170,22 +198,28 @@ def _take(step: Step, parent: int, stage: str, saved: str) -> None:
     """Take one step in the directory that is open as ``parent``."""
     name = os.path.basename(step.path)
     if step.kind is StepKind.MAKE_DIRECTORY:
-        _make_directory(parent, name)
+        _make_directory(parent, name, saved)
     elif step.kind is StepKind.SET_METADATA:
         _set_metadata(parent, name, step.metadata)
     elif step.kind is StepKind.PUT_FILE:
-        source = f"{stage}/{step.source}"
-        if os.path.lexists(source):
-            _save(parent, name, f"{saved}/{step.path}")
-            os.rename(source, name, dst_dir_fd=parent)
+        if _is_staged(step, stage):
+            _save(parent, name, saved)
+            os.rename(f"{stage}/{step.source}", name, dst_dir_fd=parent)
     elif step.kind is StepKind.REMOVE_FILE:
-        if _save(parent, name, f"{saved}/{step.path}"):
+        info = _lstat(parent, name)
+        if info is not None and not stat.S_ISDIR(info.st_mode):
+            _save(parent, name, saved)
             os.unlink(name, dir_fd=parent)
     else:
         _remove_directory(parent, name)
 
 
-@contextmanager
+def _is_staged(step: Step, stage: str) -> bool:
+    """Whether a put is still to be done: its rename takes the source away."""
+    return os.path.lexists(f"{stage}/{step.source}")
+
+
+@contextlib.contextmanager
 def _reach_directory(node: str, path: str) -> Iterator[Optional[int]]:
     """A descriptor of the node's directory ``path``, reached without following a symlink.
 
@@ -236,8 +270,13 @@ def _lstat(parent: int, name: str) -> Optional[os.stat_result]:
         return None
 
 
-def _make_directory(parent: int, name: str) -> None:
-    if _lstat(parent, name) is None:
+def _make_directory(parent: int, name: str, saved: str) -> None:
+    info = _lstat(parent, name)
+    if info is not None and not stat.S_ISDIR(info.st_mode):
+        # An application put a file there since the transaction began.
+        os.rename(name, saved, src_dir_fd=parent)
+        info = None
+    if info is None:
         os.mkdir(name, 0o700, dir_fd=parent)
 
 
@@ -251,25 +290,32 @@ def _set_metadata(parent: int, name: str, metadata: Optional[Metadata]) -> None:
     try:
         place = f"/proc/self/fd/{fd}"
         os.chmod(place, metadata.mode)
+        for key, value in metadata.attributes:
+            # A file system without them, as a target may have, is no reason to stop.
+            with contextlib.suppress(OSError):
+                os.setxattr(place, key, bytes.fromhex(value))
         os.utime(place, ns=(metadata.mtime_ns, metadata.mtime_ns))
     finally:
         os.close(fd)
 
 
-def _save(parent: int, name: str, place: str) -> bool:
-    """Link a file into the previous generation; False when there is no such file."""
+def _save(parent: int, name: str, place: str) -> None:
+    """Keep what stands at ``name``, if anything, in the previous generation."""
     info = _lstat(parent, name)
-    if info is None or stat.S_ISDIR(info.st_mode):
-        return False
-    os.makedirs(os.path.dirname(place), exist_ok=True)
+    if info is None:
+        return
+    if stat.S_ISDIR(info.st_mode):
+        # An application made it since the transaction began: a rename makes room for the file.
+        os.rename(name, place, src_dir_fd=parent)
+        return
     try:
         os.link(name, place, src_dir_fd=parent, follow_symlinks=False)
     except FileExistsError:
         pass  # linked before an interruption
     except PermissionError:
-        # fs.protected_hardlinks, or a file that may not be linked: keep a copy.
-        shutil.copy2(f"/proc/self/fd/{parent}/{name}", place, follow_symlinks=False)
-    return True
+        # fs.protected_hardlinks: somebody else's file in the node of an ordinary user.
+        if stat.S_ISREG(info.st_mode):
+            shutil.copy2(f"/proc/self/fd/{parent}/{name}", place, follow_symlinks=False)
 
 
 def _remove_directory(parent: int, name: str) -> None:

@@ -1,20 +1,30 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Root works on a user's node as that user (design section 3.2)."""
+"""Whose node it is: root works on a user's node as that user (design section 3.2)."""
 
 from __future__ import annotations
 
 import os
 import pwd
+import stat
 import sys
+from typing import Callable
 
 from redpak.errors import RedpakError
+from redsys import seccomp
+
+# What crosses from root to the user: how to find the node and to talk to people and proxies.
+_KEPT = ("PATH", "LANG", "LANGUAGE", "TERM", "COLUMNS", "LINES", "NO_COLOR", "TZ", "REDPATH")
+_KEPT_PREFIXES = ("LC_", "redpak_", "REDPAK_")
+_PROXIES = ("http_proxy", "https_proxy", "ftp_proxy", "no_proxy", "all_proxy")
 
 
 def become_owner(path: str, uid: int) -> None:
-    """When root is about to change a node of user ``uid``, start this command again as that user.
+    """When root is about to work on a node of user ``uid``, start this command again as that user.
 
-    A new program image leaves nothing of root's behind: no memory, no open file, no group.
-    Raises RedpakError when the user does not exist or the program cannot be started.
+    A new program image leaves nothing of root's behind: no memory, no open file but 0 to 2, no
+    group, no variable that is not needed; and a filter keeps the user, who may trace the new
+    process, from typing into root's terminal with it. Raises RedpakError when the user does not
+    exist or the program cannot be started.
     """
     if os.geteuid() != 0 or uid == 0:
         return
@@ -27,16 +37,77 @@ def become_owner(path: str, uid: int) -> None:
         ) from None
     with open("/proc/self/cmdline", "rb") as stream:
         argv = [os.fsdecode(word) for word in stream.read().split(b"\0")[:-1]]
-    environment = dict(os.environ)
-    environment.update(
-        HOME=account.pw_dir, USER=account.pw_name, LOGNAME=account.pw_name, SHELL=account.pw_shell
-    )
     sys.stdout.flush()
     sys.stderr.flush()
     try:
-        os.initgroups(account.pw_name, account.pw_gid)
-        os.setresgid(account.pw_gid, account.pw_gid, account.pw_gid)
-        os.setresuid(uid, uid, uid)
-        os.execve(sys.executable, [sys.executable, *argv[1:]], environment)
+        seccomp.install_terminal_filter()
+        os.closerange(3, os.sysconf("SC_OPEN_MAX"))
+        _drop_privileges(account)
+        os.execve(sys.executable, [sys.executable, *argv[1:]], _user_environment(account))
     except OSError as err:
         raise RedpakError(f"{path}: cannot become its owner {account.pw_name}: {err}") from err
+
+
+def run_as_owner(uid: int, action: Callable[[], object]) -> None:
+    """Do ``action`` as user ``uid``, in a process of its own when we are root and he is not.
+
+    Raises what ``action`` raises, as RedpakError.
+    """
+    if os.geteuid() != 0 or uid == 0:
+        action()
+        return
+    reader, writer = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        status = 0
+        try:
+            _drop_privileges(pwd.getpwuid(uid))
+            action()
+        except (RedpakError, OSError, KeyError) as err:
+            os.write(writer, str(err).encode(errors="replace"))
+            status = 1
+        finally:
+            os._exit(status)
+    os.close(writer)
+    with os.fdopen(reader, "rb") as stream:
+        message = stream.read().decode(errors="replace")
+    os.waitpid(pid, 0)
+    if message:
+        raise RedpakError(message)
+
+
+def check_path(path: str, owner: int) -> None:
+    """Nobody but root and ``owner`` may exchange a directory on the way while root works there.
+
+    Raises RedpakError. Only root needs it: others can do no harm but to themselves.
+    """
+    if os.geteuid() != 0:
+        return
+    directory = path
+    while directory != "/":
+        directory = os.path.dirname(directory)
+        info = os.stat(directory)
+        writable = info.st_mode & 0o022 and not info.st_mode & stat.S_ISVTX
+        if info.st_uid not in (0, owner) or writable:
+            raise RedpakError(
+                f"{path}: {directory} on the way can be changed by others than root",
+                hint="move the node, or give that directory to root with mode 0755",
+            )
+
+
+def _drop_privileges(account: pwd.struct_passwd) -> None:
+    os.initgroups(account.pw_name, account.pw_gid)
+    os.setresgid(account.pw_gid, account.pw_gid, account.pw_gid)
+    os.setresuid(account.pw_uid, account.pw_uid, account.pw_uid)
+
+
+def _user_environment(account: pwd.struct_passwd) -> dict[str, str]:
+    environment = {
+        key: value
+        for key, value in os.environ.items()
+        if key in _KEPT or key.startswith(_KEPT_PREFIXES) or key.lower() in _PROXIES
+    }
+    environment.update(
+        HOME=account.pw_dir, USER=account.pw_name, LOGNAME=account.pw_name, SHELL=account.pw_shell
+    )
+    return environment

@@ -4,14 +4,15 @@
 from __future__ import annotations
 
 import os
+import shutil
 
 from redpak.errors import RedpakError
 from redpak.family import Family
 from redrpm.coherence import find_problems
 from redrpm.hold import NodeHold
-from redrpm.journal import Journal, Step, StepKind, generations, previous_path
+from redrpm.journal import Journal, Step, StepKind, generations, previous_path, saved_path
 from redrpm.locking import Notify
-from redrpm.rpmdb import Member, build_family_rpmdb, family_members
+from redrpm.rpmdb import Member, build_family_rpmdb, copy_member, family_members
 from redrpm.stage import Stage
 
 
@@ -32,13 +33,22 @@ def roll_back(
                 f"node {node.alias} ({node.path}): no previous generation to return to"
             )
         saved = previous_path(node.state_dir, found[-1])
-        with open(f"{saved}/journal", "rb") as stream:
-            journal = Journal.load(stream.read())
-        steps = invert_journal(journal, saved, hold.stage)
+        steps = invert_journal(_read_journal(saved), saved, hold.stage)
         rpmdb = _family_rpmdb_after(hold, steps)
         return hold.conclude(steps, rpmdb)
     finally:
         hold.close()
+
+
+def _read_journal(saved: str) -> Journal:
+    path = f"{saved}/journal"
+    try:
+        with open(path, "rb") as stream:
+            return Journal.load(stream.read())
+    except (OSError, ValueError, KeyError, TypeError) as err:
+        raise RedpakError(
+            f"{path}: damaged journal: {err}", hint="there is no way back to that generation"
+        ) from err
 
 
 def invert_journal(journal: Journal, saved: str, stage: Stage) -> list[Step]:
@@ -48,38 +58,41 @@ def invert_journal(journal: Journal, saved: str, stage: Stage) -> list[Step]:
     """
     steps: list[Step] = []
     times: list[Step] = []
-    for step in reversed(journal.steps):
-        kept = os.path.lexists(f"{saved}/{step.path}")
+    made = {step.path: step.metadata for step in journal.steps if step.metadata is not None}
+    for number, step in reversed(list(enumerate(journal.steps))):
+        place = saved_path(saved, number)
         if step.kind is StepKind.SET_METADATA:
             if step.before is not None:
-                times.insert(0, Step(step.kind, step.path, "", step.before, step.metadata))
+                times.append(Step(step.kind, step.path, "", step.before, step.metadata))
         elif step.kind is StepKind.MAKE_DIRECTORY:
-            steps.append(Step(StepKind.REMOVE_DIRECTORY, step.path))
+            before = made.get(step.path)
+            steps.append(Step(StepKind.REMOVE_DIRECTORY, step.path, before=before))
         elif step.kind is StepKind.REMOVE_DIRECTORY:
             steps.append(Step(StepKind.MAKE_DIRECTORY, step.path))
-            times.insert(0, Step(StepKind.SET_METADATA, step.path, metadata=step.before))
-        elif kept:
-            steps.append(Step(StepKind.PUT_FILE, step.path, _link(saved, step.path, stage)))
+            times.append(Step(StepKind.SET_METADATA, step.path, metadata=step.before))
+        elif _is_file(place):
+            steps.append(Step(StepKind.PUT_FILE, step.path, _link(place, number, stage)))
         elif step.kind is StepKind.PUT_FILE:
             steps.append(Step(StepKind.REMOVE_FILE, step.path))
     # Directories get their times back last, the deepest first, as in any commit.
     return steps + sorted(times, key=lambda step: -step.path.count("/"))
 
 
-def _link(saved: str, path: str, stage: Stage) -> str:
+def _is_file(path: str) -> bool:
+    return os.path.islink(path) or (os.path.exists(path) and not os.path.isdir(path))
+
+
+def _link(place: str, number: int, stage: Stage) -> str:
     """A second name for a saved file: a put takes it away, and a crash must find it again."""
-    target = f"{stage.path}/previous/{path}"
-    os.makedirs(os.path.dirname(target), exist_ok=True)
-    os.link(f"{saved}/{path}", target, follow_symlinks=False)
-    return f"previous/{path}"
+    os.makedirs(f"{stage.path}/previous", exist_ok=True)
+    os.link(place, f"{stage.path}/previous/{number}", follow_symlinks=False)
+    return f"previous/{number}"
 
 
 def _family_rpmdb_after(hold: NodeHold, steps: list[Step]) -> str:
     """The family rpmdb with the leaf as it was; the leaf must still fit on its ancestors."""
     node = hold.node
-    relative = os.path.relpath(node.rpmdb_dir, node.path)
-    restored = Member(node.path, f"{hold.stage.path}/previous/{relative}")
-    leaf = restored if os.path.isdir(restored.directory) else Member(node.path, node.rpmdb_dir)
+    leaf = _rpmdb_after(hold, steps)
     ancestors = family_members(hold.family)[:-1]
     below = f"{hold.stage.path}/below"
     build_family_rpmdb(ancestors, below)
@@ -92,3 +105,17 @@ def _family_rpmdb_after(hold: NodeHold, steps: list[Step]) -> str:
     after = f"{hold.stage.path}/after"
     build_family_rpmdb([*ancestors, leaf], after)
     return after
+
+
+def _rpmdb_after(hold: NodeHold, steps: list[Step]) -> Member:
+    """The leaf's rpmdb as ``steps`` leave it, in a copy."""
+    node = hold.node
+    leaf = copy_member(Member(node.path, node.rpmdb_dir), f"{hold.stage.path}/leaf")
+    place = os.path.relpath(node.rpmdb_dir, node.path)
+    for step in steps:
+        directory, name = os.path.split(step.path)
+        if directory == place and step.kind is StepKind.PUT_FILE:
+            shutil.copyfile(f"{hold.stage.path}/{step.source}", f"{leaf.directory}/{name}")
+        elif directory == place and step.kind is StepKind.REMOVE_FILE:
+            os.unlink(f"{leaf.directory}/{name}")
+    return leaf

@@ -37,7 +37,10 @@ from redrpm.rpmdb import (
 from redrpm.stage import copy_tree
 from redrpm.view import FamilyView
 from redsys import seccomp
-from redsys.namespace import fork_contained, wait_status
+from redsys.namespace import bound_capabilities, fork_contained, wait_status
+
+# What the caller's environment gives to scriptlets.
+_SCRIPTLET_VARIABLES = frozenset({"PATH", "HOME", "LANG", "LC_ALL", "TERM", "TZ"})
 
 
 @dataclass(frozen=True)
@@ -255,8 +258,7 @@ class ContainedTransaction:
         """
         self._assembled = True
         self._view.assemble(contents, scriptlets=scriptlets)
-        # Scriptlets must not talk to the init system of the machine they are prepared on.
-        os.environ["SYSTEMD_OFFLINE"] = "1"
+        _confine_scriptlets()
         if not self._privileged:
             seccomp.install_transaction_filter()
 
@@ -282,6 +284,15 @@ class ContainedTransaction:
         if "error" in answer:
             raise RedpakError(answer["error"], hint=answer["hint"])
         return answer
+
+
+def _confine_scriptlets() -> None:
+    """What this process starts from now on is a package's program, in the view and nowhere else."""
+    for name in set(os.environ) - _SCRIPTLET_VARIABLES:
+        del os.environ[name]
+    # They must not talk to the init system of the machine they are prepared on.
+    os.environ["SYSTEMD_OFFLINE"] = "1"
+    bound_capabilities()
 
 
 def check_ancestors_untouched(family_rpmdb: FamilyRpmdb, family: Family) -> None:

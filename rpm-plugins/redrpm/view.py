@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import shutil
 import stat
@@ -70,10 +71,11 @@ class FamilyView:
             # dnf's state below must be in sight again: dnf removes its lock file there.
             with contextlib.suppress(OSError):
                 libc.umount(self.stage.root, detach=True)
+            refused = err.errno in (errno.EINVAL, errno.EPERM, errno.ENODEV, errno.ELOOP)
             raise RedpakError(
                 f"{self.nodes[0]}: cannot mount the family view: {err.strerror or err}",
                 hint="overlayfs is needed (without root: kernel 5.11 or later, and no mount below"
-                " the core OS's /usr)",
+                " the core OS's /usr)" if refused else "",
             ) from err
 
     def dismantle(self) -> None:
@@ -86,7 +88,7 @@ class FamilyView:
         libc.mount("tmpfs", mounts, "tmpfs", libc.MS_NOSUID | libc.MS_NODEV, "mode=0755")
         with _working_directory(mounts):
             # Everything is named from here: a layer's own path may hold a colon or be too long.
-            for name in ("stage", "skeleton", "layers"):
+            for name in ("stage", "skeleton", "layers", "names"):
                 os.mkdir(name)
             libc.mount(self.stage.path, "stage", "", libc.MS_BIND)
             layers = self._bind_layers()
@@ -142,6 +144,7 @@ class FamilyView:
                 if entry.is_dir(follow_symlinks=False)
                 and not entry.name.startswith(".")
                 and entry.name not in skipped
+                and os.access(entry.path, os.R_OK | os.X_OK)
             ]
 
     def _build_skeleton(
@@ -208,14 +211,30 @@ class FamilyView:
             source = node_path + path
             if os.path.isdir(source) and not os.path.islink(source):
                 target = f"stage/delta{path}"
-                os.makedirs(os.path.dirname(target), exist_ok=True)
+                self._copy_up_parents(path)
                 run(["cp", "-a", "--", source, target], package="coreutils")
                 prefix = "trusted" if self.privileged else "user"
                 os.setxattr(target, f"{prefix}.overlay.opaque", b"y")
 
+    def _copy_up_parents(self, path: str) -> None:
+        """Make the directories above ``path`` in the stage as they are in the node."""
+        parts = path.strip("/").split("/")[:-1]
+        for end in range(2, len(parts) + 1):
+            parent = "/".join(parts[:end])
+            source, target = f"{self.nodes[0]}/{parent}", f"stage/delta/{parent}"
+            if not os.path.isdir(target):
+                os.mkdir(target)
+                if self.privileged:
+                    info = os.stat(source)
+                    os.chown(target, info.st_uid, info.st_gid)
+                shutil.copystat(source, target)
+
     def _mount_overlay(self, top: str, directories: Sequence[str]) -> None:
+        lower = ":".join(_short_name(directory) for directory in directories)
+        upper = _short_name(f"stage/delta/{top}")
+        work = _short_name(f"stage/work/{top}")
         options = (
-            f"lowerdir={':'.join(directories)},upperdir=stage/delta/{top},workdir=stage/work/{top}"
+            f"lowerdir={lower},upperdir={upper},workdir={work}"
             ",redirect_dir=nofollow,metacopy=off,index=off"
         )
         if not self.privileged:
@@ -232,6 +251,13 @@ class FamilyView:
         libc.mount("tmpfs", f"{var}/tmp", "tmpfs", libc.MS_NOSUID | libc.MS_NODEV, "mode=1777")
 
 
+def _short_name(path: str) -> str:
+    """Another name for a path: commas and colons mean something in the options of overlayfs."""
+    name = f"names/{len(os.listdir('names'))}"
+    os.symlink(f"../{path}", name)
+    return name
+
+
 def _mount_proc(target: str) -> None:
     flags = libc.MS_NOSUID | libc.MS_NODEV | libc.MS_NOEXEC
     for place in ("/proc", target):
@@ -241,6 +267,12 @@ def _mount_proc(target: str) -> None:
             # Parts of the outer /proc are masked, as in containers: show that one.
             if place == target:
                 libc.mount("/proc", target, "", libc.MS_BIND | libc.MS_REC)
+    for name in ("sys", "sysrq-trigger", "irq", "bus"):
+        # A scriptlet prepares a node, it does not set up the machine it is prepared on.
+        part = f"{target}/{name}"
+        if os.path.exists(part):
+            libc.mount(part, part, "", libc.MS_BIND)
+            libc.mount(part, part, "", libc.MS_BIND | libc.MS_REMOUNT | libc.MS_RDONLY | flags)
 
 
 def _make_devices(target: str) -> None:

@@ -17,8 +17,10 @@ def main() -> None:
     family = load_family(redpath, main=load_main(None, os.environ))
     view = NodeTransaction(family, notify=lambda text: print(text, file=sys.stderr)).fork()
     view.assemble(TransactionContents(), scriptlets=False)
-    rpm = ["rpm", "--root", view.root, "--dbpath", "/var/lib/rpm", *words]
-    done = subprocess.run(rpm, check=False)
+    # What the view's process starts may not change its root: it is started there.
+    os.chroot(view.root)
+    os.chdir("/")
+    done = subprocess.run(["rpm", "--dbpath", "/var/lib/rpm", *words], check=False)
     sys.exit(done.returncode)
 
 

@@ -1,0 +1,247 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a review broke: failing commits, prepared symlinks, scriptlets that look outside."""
+
+from __future__ import annotations
+
+import http.server
+import os
+import stat
+import threading
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from support.actors import Actor, actor_kinds, describe, find_actor
+from support.nodes import TestNode, make_node
+from support.rpms import build_rpm, create_repository, write_repo_file
+
+AS_ROOT = pytest.mark.parametrize(
+    "actor", ["root"] if "root" in actor_kinds() else [], indirect=True
+)
+AS_USER_BESIDE_ROOT = pytest.mark.parametrize(
+    "actor", ["user"] if "root" in actor_kinds() else [], indirect=True
+)
+
+
+@pytest.fixture(scope="module")
+def repository(session_pool: Path) -> Path:
+    directory = session_pool / "robust"
+    build_rpm(directory, "plain", files={"/usr/share/plain/file": "x\n"})
+    build_rpm(directory, "second", files={"/usr/share/second": "x\n"})
+    build_rpm(directory, "comma", files={"/we,i:rd/file": "x\n"})
+    build_rpm(
+        directory,
+        "lnk",
+        version="1",
+        files={"/usr/share/lnk/real/sub/keep": "1\n"},
+        install="ln -s real %{buildroot}/usr/share/lnk/link",
+        extra_files="/usr/share/lnk/link",
+    )
+    build_rpm(
+        directory,
+        "lnk",
+        version="2",
+        files={"/usr/share/lnk/link/sub/file": "2\n"},
+        scriptlets={"pretrans -p <lua>": 'os.remove("/usr/share/lnk/link")'},
+    )
+    build_rpm(
+        directory,
+        "nosy",
+        files={"/usr/share/nosy/x": "x\n"},
+        scriptlets={
+            "post": "cd /usr/share/nosy\n"
+            "(ls /proc/1/root/ > outside) 2>/dev/null || rm -f outside\n"
+            "(umount /usr 2>/dev/null && echo yes > unmounted)\n"
+            "(echo 1 > /proc/sys/vm/overcommit_memory) 2>/dev/null && echo yes > sysctl\n"
+            "(hostname nosy) 2>/dev/null && echo yes > renamed\n"
+            'echo "$SECRET" > secret\n'
+            "mkdir attributed; true"
+        },
+    )
+    build_rpm(
+        directory,
+        "private",
+        version="1",
+        install="mkdir -p %{buildroot}/srv/priv/d; echo x > %{buildroot}/srv/priv/d/f",
+        extra_files="%dir %attr(0700,root,root) /srv/priv\n/srv/priv/d/f",
+    )
+    build_rpm(
+        directory,
+        "private",
+        version="2",
+        install="mkdir -p %{buildroot}/srv/priv; ln -s e %{buildroot}/srv/priv/d",
+        extra_files="%dir %attr(0700,root,root) /srv/priv\n/srv/priv/d",
+        scriptlets={"pretrans -p <lua>": 'os.rename("/srv/priv/d", "/srv/priv/old")'},
+    )
+    return create_repository(directory)
+
+
+@pytest.fixture
+def node(actor: Actor, pool: Path, repository: Path) -> TestNode:
+    return make_node(actor, pool / "node", "node", repository)
+
+
+@AS_USER_BESIDE_ROOT
+def test_a_commit_that_fails_half_way_is_finished_by_the_next_command(node: TestNode) -> None:
+    share = node.path / "usr/share"
+    share.mkdir()
+    os.chown(share, node.actor.uid, node.actor.gid)
+    blocked = share / "plain"
+    blocked.mkdir()  # root's: the owner of the node cannot write there
+    blocked.chmod(0o755)
+    done = node.try_dnf("red-install", "-y", "plain")
+    assert done.returncode == 1, describe(done)
+    assert "the commit was interrupted" in done.stderr
+    os.chown(blocked, node.actor.uid, node.actor.gid)
+    done = node.try_dnf("red-install", "-y", "second")
+    assert done.returncode == 0, describe(done)
+    assert "finished the transaction" in done.stderr
+    assert node.packages() == ["plain", "second"]
+    assert (share / "plain/file").read_text() == "x\n"
+
+
+def test_odd_names_of_top_level_directories_do_not_brick_the_node(node: TestNode) -> None:
+    node.install("comma")
+    node.install("plain")
+    assert (node.path / "we,i:rd/file").read_text() == "x\n"
+    node.dnf("red-remove", "-y", "comma")
+    assert not (node.path / "we,i:rd/file").exists()
+
+
+def test_a_symlink_replaced_by_a_directory_loses_no_file(node: TestNode) -> None:
+    node.install("lnk-1")
+    node.dnf("red-upgrade", "-y", "lnk")
+    assert (node.path / "usr/share/lnk/link/sub/file").read_text() == "2\n"
+    assert not (node.path / "usr/share/lnk/link").is_symlink()
+    for generation in ("1\n", "2\n", "1\n"):
+        if generation == "2\n":
+            node.dnf("red-manager", "--rollback")
+            assert (node.path / "usr/share/lnk/link/sub/file").read_text() == "2\n"
+        else:
+            node.dnf("red-manager", "--rollback")
+            assert (node.path / "usr/share/lnk/link/sub/keep").read_text() == "1\n"
+            assert os.readlink(node.path / "usr/share/lnk/link") == "real"
+
+
+def test_rolling_back_twice_keeps_the_modes_of_directories(node: TestNode) -> None:
+    node.install("plain")
+    before = node.state()
+    node.dnf("red-manager", "--rollback")
+    assert not (node.path / "usr/share/plain").exists()
+    node.dnf("red-manager", "--rollback")
+    after = node.state()
+    assert {path: row[0] for path, row in after.items()} == {
+        path: row[0] for path, row in before.items()
+    }
+
+
+def test_a_private_directory_stays_private_when_a_symlink_comes_below_it(node: TestNode) -> None:
+    node.install("private-1")
+    node.dnf("red-upgrade", "-y", "private")
+    assert stat.S_IMODE(os.stat(node.path / "srv/priv").st_mode) == 0o700
+    assert (node.path / "srv/priv/d").is_symlink()
+
+
+def test_a_scriptlet_cannot_leave_the_view(node: TestNode) -> None:
+    node.actor.check(
+        ["red-dnf", "red-install", "-y", "nosy", f"--redpath={node.path}"],
+        env={"SECRET": "hunter2"},
+    )
+    place = node.path / "usr/share/nosy"
+    assert sorted(path.name for path in place.iterdir()) in (
+        ["attributed", "renamed", "secret", "x"],  # its own uts namespace may be named
+        ["attributed", "secret", "x"],
+    )
+    assert (place / "secret").read_text() == "\n"
+    assert os.uname().nodename != "nosy"
+
+
+def test_a_symlinked_state_directory_is_refused(node: TestNode) -> None:
+    (node.path / "var/lib").rename(node.path / "private/lib")
+    (node.path / "var/lib").symlink_to("../private/lib")
+    done = node.try_dnf("red-install", "-y", "plain")
+    assert done.returncode == 1, describe(done)
+    assert "Traceback" not in done.stderr
+    assert not (node.path / "usr/share/plain").exists()
+
+
+def test_the_callers_umask_does_not_hide_the_node(node: TestNode) -> None:
+    shell = f"umask 077; exec red-dnf red-install -y plain --redpath={node.path}"
+    node.actor.check(["sh", "-c", shell])
+    assert stat.S_IMODE(os.stat(node.path / "var/lib/rpm/rpmdb.sqlite").st_mode) == 0o644
+
+
+def test_a_repo_file_is_fetched_from_a_url(node: TestNode, pool_root: Path) -> None:
+    served = pool_root / "served"
+    write_repo_file(served / "web.repo", "web", pool_root)
+    handler = partial(http.server.SimpleHTTPRequestHandler, directory=str(served))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        node.dnf(
+            "red-manager",
+            f"--add-repo=http://127.0.0.1:{server.server_port}/web.repo",
+            env={"no_proxy": "127.0.0.1"},
+        )
+        server.shutdown()
+    assert (node.path / "etc/yum.repos.d/web.repo").read_text().startswith("[web]")
+
+
+@AS_USER_BESIDE_ROOT
+def test_root_creates_in_a_users_pool_as_that_user(actor: Actor, pool: Path) -> None:
+    victim = pool.parent / "victim"
+    victim.mkdir()
+    prepared = pool / "prepared"
+    prepared.mkdir()
+    (prepared / "etc").symlink_to(victim)
+    for path in (pool, prepared):
+        os.chown(path, actor.uid, actor.gid)
+    root = find_actor("root").with_environ(**actor.environ)
+    done = root.run(["red-dnf", "red-manager", "--create", "--alias=p", f"--redpath={prepared}"])
+    assert done.returncode == 1, describe(done)
+    assert list(victim.iterdir()) == []
+    fresh = pool / "fresh"
+    root.check(["red-dnf", "red-manager", "--create", "--alias=f", f"--redpath={fresh}"])
+    assert os.stat(fresh).st_uid == actor.uid
+
+
+@AS_ROOT
+def test_root_refuses_a_node_below_a_directory_that_others_may_change(
+    node: TestNode, pool: Path
+) -> None:
+    pool.chmod(0o777)
+    node.fails("red-install", "-y", "plain", message="on the way can be changed by others")
+
+
+@AS_USER_BESIDE_ROOT
+def test_a_neighbour_that_cannot_be_read_stops_nobody(
+    actor: Actor, pool_root: Path, repository: Path
+) -> None:
+    root = find_actor("root").with_environ(**actor.environ)
+    parent = make_node(root, pool_root / "parent", "parent", repository)
+    parent.install("plain")
+    (parent.path / "bob").mkdir(mode=0o700)
+    mine = parent.path / "mine"
+    mine.mkdir()
+    os.chown(mine, actor.uid, actor.gid)
+    child = make_node(actor, mine, "mine", repository)
+    child.install("second")
+    assert child.packages() == ["second"]
+
+
+@AS_USER_BESIDE_ROOT
+def test_a_broken_descendant_is_named_and_can_be_overridden(
+    actor: Actor, pool_root: Path, repository: Path
+) -> None:
+    root = find_actor("root").with_environ(**actor.environ)
+    parent = make_node(root, pool_root / "parent", "parent", repository)
+    mine = parent.path / "mine"
+    mine.mkdir()
+    os.chown(mine, actor.uid, actor.gid)
+    child = make_node(actor, mine, "mine", repository)
+    (child.path / "etc/redpack.yaml").write_text("headers: {\n")
+    done = parent.try_dnf("red-install", "-y", "plain")
+    assert done.returncode == 1, describe(done)
+    assert f"{child.path}" in done.stderr and "it cannot be checked" in done.stderr
+    parent.dnf("red-install", "-y", "plain", "--force")
+    assert os.stat(child.path / ".rednode.yaml").st_uid == actor.uid

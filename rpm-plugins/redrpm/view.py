@@ -107,24 +107,21 @@ class FamilyView:
         layers: dict[str, list[str]] = {"var": []}
         for node in self.nodes:
             for top in sorted(self._node_tops(node)):
-                self._bind_layer(layers, top, f"{node}/{top}")
+                self._add_layer(layers, top, f"{node}/{top}")
         for top in _CORE_TOPS:
-            path = f"/{top}"
-            if top == "etc" and not self.privileged:
-                # Scriptlets append to files that root owns (passwd): they get a copy.
-                target = "layers/etc"
-                _copy_tree(path, target)
-                layers.setdefault(top, []).append(target)
-            elif os.path.isdir(path) and not os.path.islink(path):
-                self._bind_layer(layers, top, path)
+            if os.path.isdir(f"/{top}") and not os.path.islink(f"/{top}"):
+                self._add_layer(layers, top, f"/{top}")
         return layers
 
-    @staticmethod
-    def _bind_layer(layers: dict[str, list[str]], top: str, path: str) -> None:
+    def _add_layer(self, layers: dict[str, list[str]], top: str, path: str) -> None:
         target = f"layers/{sum(map(len, layers.values()))}"
+        layers.setdefault(top, []).append(target)
+        if top == "etc" and not self.privileged and os.stat(path).st_uid != os.geteuid():
+            # Scriptlets append to files that root owns (passwd): they get a copy.
+            _copy_tree(path, target)
+            return
         os.mkdir(target)
         libc.mount(path, target, "", libc.MS_BIND)
-        layers.setdefault(top, []).append(target)
 
     def _paths_to_nodes(self, node: str) -> set[str]:
         """The top-level directories of ``node`` that are, or lead to, other nodes."""

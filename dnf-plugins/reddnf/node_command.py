@@ -173,6 +173,8 @@ def configure_base(base: Any, session: Session, opts: Any) -> None:
     configure_repositories(base, session.family.leaf)
     base.conf.installroot = session.root
     base.conf.persistdir = f"{session.root}/var/lib/dnf"
+    if not session.privileged:
+        base.conf.tsflags = [*base.conf.tsflags, "nocaps", "nocontexts"]
     if not opts.releasever:
         base.conf.releasever = releasever(session.family, session.root)
 

@@ -52,6 +52,9 @@ class Session:
         self._family_rpmdb = family_rpmdb
         self._aliases = {node.path: node.alias for node in family.nodes}
 
+    # Whether files can have any owner, capability and security context: real root only.
+    privileged = True
+
     def exclude_ancestors(self, base: Any) -> None:
         """Hide every available package that would replace one of an ancestor."""
         ancestors = self._ancestor_packages(base)
@@ -178,6 +181,7 @@ class WriteSession(Session):
             family, notify=tell, wait=wait, force=force, forced=forced
         ).fork()
         super().__init__(family, self._contained.root, self._contained.family_rpmdb)
+        self.privileged = self._contained.privileged
         self._committed = False
         self._plan = plan
         self._scriptlets: list[str] = []
@@ -190,6 +194,10 @@ class WriteSession(Session):
             for item in base.transaction
             if item.action in dnf.transaction.FORWARD_ACTIONS
         )
+        if not self.privileged:
+            for header in incoming:
+                if any(header[rpm.RPMTAG_FILECAPS]):
+                    tell(f"{nevra(header)}: file capabilities are not set, root is needed")
         with open_rpmdb(self._family_rpmdb.directory) as ts:
             outgoing = [
                 load_header(ts, item.pkg.rpmdbid)

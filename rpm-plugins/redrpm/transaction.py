@@ -239,7 +239,7 @@ class ContainedTransaction:
 
     def __init__(self, transaction: NodeTransaction, channel: _Channel) -> None:
         self._channel = channel
-        self._privileged = os.geteuid() == 0 and not _in_user_namespace()
+        self.privileged = os.geteuid() == 0 and not _in_user_namespace()
         self.family = transaction.family
         self.family_rpmdb = transaction.family_rpmdb
         self.root = transaction.stage.root
@@ -247,7 +247,7 @@ class ContainedTransaction:
         self._view = FamilyView(
             transaction.stage,
             [node.path for node in reversed(transaction.family.nodes)],
-            privileged=self._privileged,
+            privileged=self.privileged,
             descendants=transaction.tree,
         )
 
@@ -259,7 +259,7 @@ class ContainedTransaction:
         self._assembled = True
         self._view.assemble(contents, scriptlets=scriptlets)
         _confine_scriptlets()
-        if not self._privileged:
+        if not self.privileged:
             seccomp.install_transaction_filter()
 
     def commit(self) -> list[str]:

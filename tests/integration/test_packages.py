@@ -100,6 +100,11 @@ def repository(session_pool: Path) -> Path:
         files={"/usr/share/turncoat/place/file": "in a directory again\n"},
         scriptlets={"pretrans -p <lua>": 'os.remove("/usr/share/turncoat/place")'},
     )
+    build_rpm(
+        directory,
+        "capable",
+        files={"/usr/bin/capable": RpmFile("x\n", directive="%caps(cap_net_raw=ep)")},
+    )
     for version in ("1", "2"):
         build_rpm(
             directory,
@@ -169,6 +174,17 @@ def test_a_setuid_file_keeps_its_bit_only_for_root(node: TestNode) -> None:
     else:
         assert mode == 0o755
         assert "usr/bin/suid-tool: set-user-ID and set-group-ID bits dropped" in done.stderr
+
+
+def test_file_capabilities_are_set_only_by_root(node: TestNode) -> None:
+    done = node.try_dnf("red-install", "-y", "capable")
+    assert done.returncode == 0
+    attributes = os.listxattr(node.path / "usr/bin/capable")
+    if node.actor.kind == "root":
+        assert attributes == ["security.capability"]
+    else:
+        assert attributes == []
+        assert "capable-1.0-1.noarch: file capabilities are not set" in done.stderr
 
 
 def test_scriptlets_write_below_etc_and_usr(node: TestNode) -> None:

@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from redpak.osrelease import read_os_release
+
 if TYPE_CHECKING:
     from redpak.family import Family
     from redpak.node import Node
@@ -46,19 +48,8 @@ class Caller:
         uuid = (f"{random[:8]}-{random[8:12]}-4{random[13:16]}-"
                 f"{int(random[16], 16) & 3 | 8:x}{random[17:20]}-{random[20:]}")
         return cls(uid, os.getgid(), os.getpid(), user, os.uname().nodename,
-                   time.strftime("%Y-%m-%d"), uuid, _version_id())
-
-
-def _version_id() -> str:
-    for file in ("/etc/os-release", "/usr/lib/os-release"):
-        try:
-            with open(file, encoding="utf-8", errors="replace") as stream:
-                for line in stream:
-                    if line.startswith("VERSION_ID="):
-                        return line[11:].strip().strip("\"'")
-        except OSError:
-            continue
-    return ""
+                   time.strftime("%Y-%m-%d"), uuid,
+                   read_os_release().get("VERSION_ID", ""))
 
 
 def expand(text: str, names: Mapping[str, str]) -> str:

@@ -17,7 +17,7 @@ _KEPT = ("PATH", "HOME", "USER", "LOGNAME", "TMPDIR", "TERM")
 def tool_environment(extra: Optional[Mapping[str, str]] = None) -> dict[str, str]:
     """The environment of an external tool: a safe part of ours, the C locale, and ``extra``."""
     environment = {key: os.environ[key] for key in _KEPT if key in os.environ}
-    environment.setdefault("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
+    environment["PATH"] = environment.get("PATH") or "/usr/sbin:/usr/bin:/sbin:/bin"
     environment["LC_ALL"] = "C.UTF-8"
     environment.update(extra or {})
     return environment

@@ -53,8 +53,16 @@ def find_plugin_dir() -> str:
     return directory if os.path.exists(os.path.join(directory, "redpak.py")) else ""
 
 
+def _open_standard_streams() -> None:
+    """Give dnf streams that the caller closed; what is opened next must not get their numbers."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_RDWR), mode))
+
+
 def main() -> None:
     """The command red-dnf."""
+    _open_standard_streams()
     try:
         import dnf.cli.main
         import dnf.conf
@@ -62,7 +70,7 @@ def main() -> None:
     except ImportError:
         sys.stderr.write("red-dnf: error: dnf is not installed; install dnf (python3-dnf)\n")
         sys.exit(1)
-    from reddnf.session import version_id
+    from redpak.osrelease import read_os_release
 
     class LauncherConf(dnf.conf.Conf):
         """dnf's configuration, with our plugin in it wherever it is."""
@@ -73,7 +81,7 @@ def main() -> None:
             if directory and not os.path.exists(f"{dnf.const.PLUGINPATH}/redpak.py"):
                 self.pluginpath = [dnf.const.PLUGINPATH, directory]
             # dnf would look for it in the host's rpmdb, which Debian has in the home directory.
-            self.releasever = version_id() or None
+            self.releasever = read_os_release().get("VERSION_ID") or None
 
     arguments = arrange_arguments(sys.argv[1:])
     started_as = os.getpid()

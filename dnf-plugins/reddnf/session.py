@@ -18,6 +18,7 @@ import rpm
 
 from redpak.errors import RedpakError
 from redpak.family import Family
+from redpak.osrelease import read_os_release
 from redrpm.contents import read_contents, read_headers, scriptlet_names
 from redrpm.locking import lock_family
 from redrpm.plan import FilePlan
@@ -264,17 +265,7 @@ def releasever(family: Family, root: str) -> str:
     except OSError:
         pass
     detected = dnf.rpm.detect_releasever(root)
-    return str(detected) if detected else version_id()
-
-
-def version_id() -> str:
-    """VERSION_ID of the core OS, os-release(5); "" when it has none."""
-    try:
-        with open("/etc/os-release", encoding="utf-8") as stream:
-            lines = dict(line.rstrip("\n").partition("=")[::2] for line in stream)
-    except OSError:
-        return ""
-    return lines.get("VERSION_ID", "").strip("\"'")
+    return str(detected) if detected else read_os_release().get("VERSION_ID", "")
 
 
 def use_family_rpmdb(root: str) -> None:

@@ -19,6 +19,7 @@ import rpm
 
 from redpak.errors import RedpakError
 from redpak.family import Main
+from redpak.osrelease import read_os_release
 from redrpm.rpmdb import header_stream, import_headers, make_readable, read_names
 from redsys.run import run
 
@@ -51,7 +52,7 @@ def adopt_core_os(main: Main) -> Adoption:
         )
     sonames = sorted(_find_sonames())
     programs = sorted(_find_programs())
-    release = _read_os_release()
+    release = read_os_release()
     header = _make_header(release, [*sonames, *_ALWAYS, *programs])
     try:
         os.makedirs(directory, mode=0o755, exist_ok=True)
@@ -115,13 +116,3 @@ def _find_programs() -> set[str]:
         if os.path.isdir(directory):
             found.update(f"{directory}/{name}" for name in os.listdir(directory))
     return found
-
-
-def _read_os_release() -> dict[str, str]:
-    """os-release(5). An absent file is no error: an image may have none."""
-    try:
-        with open("/etc/os-release", encoding="utf-8") as stream:
-            pairs = (line.strip().partition("=") for line in stream)
-            return {key: value.strip("\"'") for key, _, value in pairs if key}
-    except OSError:
-        return {}

@@ -56,6 +56,8 @@ def assert_fails(actor: Actor, tree: Path, argv: list[str], message: str) -> Non
         (["red-manager", "--create", "--alias=x", "--redpath={pool}/new", "--add-repo=/none.repo"],
          "/none.repo: cannot read"),
         (["red-manager", "--redpath={pool}/node"], "nothing to do"),
+        (["red-manager", "--create", "--alias=x", "--redpath=/"], "/ cannot be a node"),
+        (["red-manager", "--create", "--alias=x", "--redpath=/proc/1"], "/proc/1 cannot be a node"),
         (["red-manager", "--create", "--alias=new", "--redpath={pool}/node/usr/new"],
          "where no node can be"),
     ],
@@ -140,3 +142,13 @@ def test_without_user_namespaces_the_message_says_so(node: TestNode) -> None:
         done.stderr
     ), describe(done)
     assert node.state() == before
+
+
+def test_closed_descriptors_and_an_empty_path_make_no_traceback(node: TestNode) -> None:
+    command = f"red-dnf red-install -y plain --redpath={node.path}"
+    done = node.actor.run(["sh", "-c", f"PATH=$PATH; exec {command} >&- <&-"])
+    assert done.returncode == 0, describe(done)
+    assert "Traceback" not in done.stderr
+    red_dnf = node.actor.check(["sh", "-c", "command -v red-dnf"]).strip()
+    done = node.actor.run([red_dnf, "red-list", f"--redpath={node.path}"], env={"PATH": ""})
+    assert done.returncode == 0, describe(done)

@@ -89,6 +89,11 @@ class _StopRequest:
         self.signal = number
         os.kill(self._pid, signal.SIGKILL)
 
+    def disarm(self) -> None:
+        """The child has ended, its number may be another's: what is left must not be stopped."""
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, signal.SIG_IGN)
+
 
 class NodeTransaction(NodeHold):
     """A hold on a node with the family rpmdb in its stage, for dnf or rpm to work on.
@@ -158,6 +163,7 @@ class NodeTransaction(NodeHold):
             with contextlib.suppress(BrokenPipeError):
                 channel.write(answer)
         status = wait_status(pid)
+        stop.disarm()
         self.close()
         if stop.signal:
             done = "the transaction was already committed" if committed else "nothing was changed"

@@ -64,11 +64,6 @@ def repository(session_pool: Path) -> Path:
     )
     build_rpm(
         directory,
-        "capable",
-        files={"/usr/bin/capable": RpmFile("x\n", 0o755, directive="%caps(cap_net_raw=ep)")},
-    )
-    build_rpm(
-        directory,
         "ghostly",
         files={
             "/usr/share/ghostly/file": "x\n",
@@ -199,19 +194,6 @@ def test_accounts_of_a_scriptlet_are_the_nodes_own(actor: Actor, node: TestNode)
     assert owner == (int(passwd["redkeeper"][2]) if actor.uid == 0 else actor.uid)
     for path in (node.path / "etc").iterdir():
         assert path.lstat().st_uid == actor.uid, path
-
-
-def test_file_capabilities_of_a_user_are_worth_nothing_outside(
-    actor: Actor, node: TestNode
-) -> None:
-    node.install("capable")
-    content = os.getxattr(node.path / "usr/bin/capable", "security.capability")
-    # linux/capability.h: revision 3 counts only where the user with the last number is root.
-    revision = int.from_bytes(content[:4], "little") >> 24
-    if actor.uid == 0:
-        assert revision == 2
-    else:
-        assert (revision, int.from_bytes(content[-4:], "little")) == (3, actor.uid)
 
 
 def test_a_user_makes_accounts_on_top_of_those_of_roots_node(

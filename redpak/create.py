@@ -60,7 +60,7 @@ def create_node(path: str, *, alias: str, main: Main, template: str = DEFAULT_TE
     path = os.path.realpath(resolve_redpath(path, {}))
     if os.path.lexists(path) and not os.path.isdir(path):
         raise RedpakError(f"{path} is not a directory", hint="choose another redpath")
-    if path == "/" or path.startswith(("/proc/", "/sys/", "/dev/")):
+    if path == "/" or path.startswith(("/proc/", "/sys/")):
         raise RedpakError(f"{path} cannot be a node", hint="choose a directory of its own")
     if is_node(path):
         raise RedpakError(f"{path} is a node already", hint="say --update to change it")

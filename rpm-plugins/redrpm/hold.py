@@ -98,8 +98,8 @@ class NodeHold:
         return directory
 
     def _mark_descendants(self, broken: Sequence[Incoherence], rpmdb: str) -> list[str]:
-        """Set broken descendants to Error, and to Enable those that an earlier mark no longer
-        fits."""
+        """Set broken descendants to Error, and back to Enable those that an earlier transaction
+        marked and that fit again."""
         notes = []
         marks = {incoherence.path: "; ".join(incoherence.problems) for incoherence in broken}
         for path in self.descendants:

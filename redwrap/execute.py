@@ -43,8 +43,7 @@ def execute(plan: LaunchPlan, command: Sequence[str], environ: Mapping[str, str]
     arguments = next(fd for fd in count(FIRST_FD) if fd not in contents and fd not in handed)
     contents[arguments] = b"".join(os.fsencode(word) + b"\0" for word in words)
     place_descriptors(contents, handed, lock)
-    if split is not None:
-        mount_tree(split)
+    mark = -1 if split is None else mount_tree(split)
     if plan.needs_python:
         # Last: another user may no longer do what is done above.
         from redwrap.process import apply_step
@@ -52,7 +51,8 @@ def execute(plan: LaunchPlan, command: Sequence[str], environ: Mapping[str, str]
             apply_step(step)
     words = [*leave_signals_to_application(plan, command), *command]
     try:
-        os.execve(plan.bwrap, [plan.bwrap, "--args", str(arguments), "--", *words], environ)
+        os.execve(plan.bwrap, [plan.bwrap, *([] if mark < 0 else ["--sync-fd", str(mark)]),
+                               "--args", str(arguments), "--", *words], environ)
     except OSError as err:
         raise LaunchError(f"{plan.bwrap}: {err.strerror}",
                           hint="name another with --bwrap=PATH") from err
@@ -76,12 +76,12 @@ def leave_signals_to_application(plan: LaunchPlan, command: Sequence[str]) -> li
     return [plan.signal_tool, *RESTORE_SIGNALS]
 
 
-def mount_tree(split: SplitPlan) -> None:
-    """Make the mounts ourselves. Raises LaunchError naming the line that asked for the one that
-    fails."""
+def mount_tree(split: SplitPlan) -> int:
+    """Make the mounts ourselves; the descriptor that bwrap must keep open, or -1. Raises
+    LaunchError naming the line that asked for the one that fails."""
     from redwrap import mounter
     try:
-        mounter.make_mounts(split.steps, split.base)
+        return mounter.make_mounts(split.steps, split.base)
     except OSError as err:
         raise LaunchError(str(err.strerror), hint="look at red-wrap --explain") from err
 

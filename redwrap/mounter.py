@@ -13,8 +13,10 @@ The warm path starts Python for main() alone, so this module imports next to not
 from __future__ import annotations
 
 import ctypes
+import fcntl
 import os
 import sys
+import time
 
 # asm-generic/unistd.h: the same numbers on every architecture
 OPEN_TREE, MOVE_MOUNT, OPENAT2, MOUNT_SETATTR = 428, 429, 437, 442
@@ -27,8 +29,11 @@ MOVE_BOTH_EMPTY = 0x04 | 0x40
 ATTR_RDONLY, ATTR_NOSUID, ATTR_NODEV = 1, 2, 4
 NO_SYMLINKS, IN_ROOT = 0x04, 0x10
 O_PATH = 0o10000000
-EROFS = 30
+EAGAIN, EROFS = 11, 30
 FAILED = 125
+# Below the state directory of a leaf: the marks of running applications.
+RUNNING = "running"
+STEADY_TRIES, STEADY_PAUSE = 500, 0.02  # seconds: a commit waits for the disk
 # What bwrap's --dev has.
 DEVICES = ("null", "zero", "full", "random", "urandom", "tty")
 DEVICE_LINKS = (("stdin", "/proc/self/fd/0"), ("stdout", "/proc/self/fd/1"),
@@ -140,18 +145,22 @@ def enter_namespace() -> None:
     _mount("none", "/", "", MS_REC | MS_SLAVE, "")
 
 
-def make_mounts(steps: list[list[str]], base: str) -> None:
+def make_mounts(steps: list[list[str]], base: str) -> int:
     """Make the mounts of `steps` below `base`, in a namespace of our own.
 
-    A step is a list of texts: kind, target, where it was asked for, and the kind's own. Raises
-    OSError whose text names the target and where it was asked for.
+    A step is a list of texts: kind, target, where it was asked for, and the kind's own. The first
+    may be "running" (_Running). Returns the descriptor that must stay open as long as the
+    application runs, -1 when there is none. Raises OSError whose text names the target and where it
+    was asked for.
     """
     enter_namespace()
+    running = _Running(steps.pop(0)) if steps and steps[0][0] == "running" else None
+    slot = running.slot if running is not None else 0
     # Before `base` is covered: a source may lie below it.
-    bases: dict[str, int] = {}
-    sources = [_open_sources(step, bases) for step in steps]
+    sources = _open_steadily(steps, running, slot)
     devices = [os.open(f"/dev/{name}", O_PATH | os.O_CLOEXEC) for name in DEVICES]
     umask = os.umask(0)
+    _add_points(steps, sources, base)
     _mount("tmpfs", base, "tmpfs", MS_NOSUID | MS_NODEV, "mode=0755")
     root = _Root(base)
     for step, opened in zip(steps, sources):
@@ -162,25 +171,152 @@ def make_mounts(steps: list[list[str]], base: str) -> None:
         for fd in opened:
             os.close(fd)
     os.umask(umask)
+    return running.fd if running is not None else -1
+
+
+class _Running:
+    """The mark that an application runs on the layers of a family: a commit then leaves it the
+    directories it began with (redrpm/running.py).
+
+    Own fields of the step: the leaf's state directory, the leaf (its base), then the journals of
+    the family. The mark is a lock on RUNNING/N, the first that is free, whose time is when the
+    application started; N also names overlayfs's work directories, which two mounts must not share.
+    Who may not write there locks the state directory itself, shared.
+    """
+
+    def __init__(self, step: list[str]) -> None:
+        self.fd, self.slot = -1, 0
+        self._journals = step[5:]
+        try:
+            self._lock(_open_source(step[3], step[4], {}))
+        except FileNotFoundError:
+            pass  # the node keeps no state: it was never changed by a transaction
+
+    def _lock(self, state: int) -> None:
+        try:
+            try:
+                os.mkdir(RUNNING, 0o755, dir_fd=state)
+            except FileExistsError:
+                pass
+            directory = _open(state, RUNNING, O_PATH, NO_SYMLINKS)
+            while not self._lock_slot(directory):
+                self.slot += 1
+        except OSError:
+            self.slot = 0
+            self.fd = _open(state, ".", os.O_RDONLY, NO_SYMLINKS)
+            fcntl.flock(self.fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        os.set_inheritable(self.fd, True)
+
+    def _lock_slot(self, directory: int) -> bool:
+        self.fd = os.open(str(self.slot), os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC,
+                          0o600, dir_fd=directory)
+        try:
+            fcntl.flock(self.fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(self.fd)
+            return False
+        os.utime(self.fd)
+        return True
+
+    def is_steady(self) -> bool:
+        """Whether no commit is at work on the family."""
+        return not any(os.path.lexists(journal) for journal in self._journals)
+
+
+def _open_steadily(steps: list[list[str]], running: _Running | None, slot: int) -> list[list[int]]:
+    """The sources of all steps, of one state of the family.
+
+    A commit that begins after our mark leaves the directories as they are and puts others in their
+    place: so the sources are good if each path still leads to what was opened, and no commit is on
+    its way.
+    """
+    for _ in range(STEADY_TRIES):
+        bases: dict[str, int] = {}
+        sources = [_open_sources(step, bases, slot) for step in steps]
+        if running is None or running.is_steady() and all(
+                _leads_to(step, opened) for step, opened in zip(steps, sources)):
+            return sources
+        for fd in (*bases.values(), *(fd for opened in sources for fd in opened)):
+            os.close(fd)
+        time.sleep(STEADY_PAUSE)
+    raise OSError(EAGAIN, "a transaction on the node or an ancestor is being committed, or was "
+                  "interrupted (red-manager --recover finishes it)")
+
+
+def _leads_to(step: list[str], opened: list[int]) -> bool:
+    if step[0] != "overlay":
+        return True
+    layers = step[8:] if step[3] == "rw" else step[4:]
+    for path, fd in zip(layers[::2], opened[2:] if step[3] == "rw" else opened):
+        try:
+            if not os.path.samestat(os.stat(path), os.fstat(fd)):
+                return False
+        except FileNotFoundError:
+            return False
+    return True
+
+
+def _add_points(steps: list[list[str]], sources: list[list[int]], base: str) -> None:
+    """Give each overlay a bottom layer with the mount points that are not in its other layers.
+
+    It is a directory of a tmpfs that the root then covers. In a layer, a mount point would have to
+    be made in a node, or in what is read-only.
+    """
+    found: list[tuple[int, str, int]] = []
+    for at, step in enumerate(steps):
+        outer = max((other for other in range(at) if _is_below(step[1], steps[other][1])),
+                    key=lambda other: len(steps[other][1]), default=-1)
+        if outer >= 0 and steps[outer][0] == "overlay":
+            found.append((outer, step[1][len(steps[outer][1]):], at))
+    if not found:
+        return
+    _mount("tmpfs", base, "tmpfs", MS_NOSUID | MS_NODEV, "mode=0755")
+    for outer, path, at in found:
+        top = f"{base}/{outer}"
+        os.makedirs(os.path.dirname(top + path), 0o755, exist_ok=True)
+        if steps[at][0] == "symlink":
+            os.symlink(steps[at][3], top + path)
+        elif steps[at][0] == "data" or steps[at][0] == "bind" and not _is_directory(sources[at][0]):
+            os.close(os.open(top + path, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o644))
+        else:
+            os.makedirs(top + path, 0o755, exist_ok=True)
+    for outer in {outer for outer, _, _ in found}:
+        sources[outer].append(os.open(f"{base}/{outer}", O_PATH | os.O_CLOEXEC))
+
+
+def _is_below(path: str, directory: str) -> bool:
+    return path.startswith(directory + "/")
+
+
+def _is_directory(fd: int) -> bool:
+    return os.fstat(fd).st_mode & 0o170000 == 0o040000
 
 
 def _explained(step: list[str], err: OSError) -> OSError:
     return OSError(err.errno, f"{step[2]}: mount {step[1]}: {err.strerror}")
 
 
-def _open_sources(step: list[str], bases: dict[str, int]) -> list[int]:
+def _open_sources(step: list[str], bases: dict[str, int], slot: int) -> list[int]:
     pairs = {"bind": [(3, 4)], "overlay": [(at, at + 1) for at in range(4, len(step), 2)]}
     try:
-        return [_open_source(step[path], step[base], bases)
-                for path, base in pairs.get(step[0], ())]
+        opened = [_open_source(step[path], step[base], bases)
+                  for path, base in pairs.get(step[0], ())]
+        if step[0] == "overlay" and step[3] == "rw":
+            try:
+                os.mkdir(f"work.{slot}", 0o700, dir_fd=opened[1])
+            except FileExistsError:
+                pass
+            work = _open(opened[1], f"work.{slot}", O_PATH, NO_SYMLINKS)
+            os.close(opened[1])
+            opened[1] = work
+        return opened
     except OSError as err:
         raise _explained(step, err) from err
 
 
 def _bind(root: _Root, step: list[str], opened: list[int]) -> None:
     """Own fields: source, base, "rw" or "ro"."""
-    is_directory = os.fstat(opened[0]).st_mode & 0o170000 == 0o040000
-    point = root.point(step[1], is_directory=is_directory)
+    point = root.point(step[1], is_directory=_is_directory(opened[0]))
     _attach(opened[0], point,
             ATTR_NOSUID | ATTR_NODEV | (0 if step[5] == "rw" else ATTR_RDONLY))
     os.close(point)
@@ -239,10 +375,13 @@ def _data(root: _Root, step: list[str], opened: list[int]) -> None:
 
 
 def _overlay(root: _Root, step: list[str], opened: list[int]) -> None:
-    """Own fields: "rw" or "ro", then pairs of directory and base: for rw upper and work first,
-    then the layers, topmost first."""
+    """Own fields: "rw" or "ro", then pairs of directory and base: for rw first the upper directory
+    and the one of the work directories, then the layers, topmost first."""
     layers = [f"/proc/self/fd/{fd}" for fd in opened]
-    options = "userxattr" if os.getuid() else "redirect_dir=off"
+    # As in a transaction's view; without the host's privilege the kernel wants userxattr.
+    options = "redirect_dir=nofollow,metacopy=off,index=off"
+    if _in_user_namespace():
+        options += ",userxattr"
     flags = MS_NOSUID | MS_NODEV
     if step[3] == "rw":
         options += f",upperdir={layers.pop(0)},workdir={layers.pop(0)}"
@@ -255,6 +394,11 @@ def _overlay(root: _Root, step: list[str], opened: list[int]) -> None:
         options += ",lowerdir=" + ":".join(layers)
         _mount("overlay", f"/proc/self/fd/{point}", "overlay", flags, options)
     os.close(point)
+
+
+def _in_user_namespace() -> bool:
+    with open("/proc/self/uid_map", encoding="ascii") as stream:
+        return stream.read().split() != ["0", "0", "4294967295"]
 
 
 _KINDS = {"bind": _bind, "tmpfs": _tmpfs, "symlink": _symlink, "data": _data, "overlay": _overlay,
@@ -278,8 +422,9 @@ def main(arguments: list[str]) -> None:
     with open(int(arguments[0]), "rb") as stream:
         steps = decode_steps(stream.read())
     try:
-        make_mounts(steps, arguments[1])
-        os.execv(arguments[2], arguments[2:])
+        mark = make_mounts(steps, arguments[1])
+        keep = [] if mark < 0 else ["--sync-fd", str(mark)]
+        os.execv(arguments[2], [arguments[2], *keep, *arguments[3:]])
     except OSError as err:
         print(f"red-wrap: error: {err.strerror}; look at red-wrap --explain", file=sys.stderr)
         sys.exit(FAILED)

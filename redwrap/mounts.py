@@ -19,6 +19,7 @@ from redwrap.operations import (
     Mount,
     Operation,
     Overlay,
+    Running,
     Symlink,
 )
 from redwrap.plan import LaunchPlan
@@ -62,7 +63,9 @@ def split_plan(plan: LaunchPlan) -> SplitPlan:
             operations.append(_Root(None, ("--dev-bind", base, "/")))
         if step not in ours:
             operations.append(step)
-    return SplitPlan(base, [_encode(mount) for mount in ours], tuple(operations))
+    marks = [["running", "", "red-wrap", step.state_dir, step.base, *step.journals]
+             for step in plan.operations if isinstance(step, Running)]
+    return SplitPlan(base, marks + [_encode(mount) for mount in ours], tuple(operations))
 
 
 class _Root(Flag):
@@ -84,8 +87,8 @@ def _encode(mount: Mount) -> list[str]:
         layers = _flatten(mount.layers)
         if not mount.writes:
             return ["overlay", *start, "ro", *layers]
-        return ["overlay", *start, "rw", f"{mount.writes}/upper", "", f"{mount.writes}/work", "",
-                *layers]
+        base = mount.writes_base
+        return ["overlay", *start, "rw", f"{mount.writes}/upper", base, mount.writes, base, *layers]
     is_dev = isinstance(mount, FileSystem) and mount.option == "--dev"
     return ["dev" if is_dev else "tmpfs", *start]
 

@@ -166,10 +166,11 @@ class FileSystem(Mount):
 @dataclass(frozen=True)
 class Overlay(Mount):
     """Directories stacked: pairs of directory and base (see Bind), topmost first; `writes` is where
-    the application's changes go, "" for none."""
+    the application's changes go, "" for none, in the node `writes_base`."""
 
     layers: tuple[tuple[str, str], ...]
     writes: str
+    writes_base: str = ""
 
     def arguments(self) -> tuple[str, ...]:
         words: list[str] = []
@@ -182,6 +183,20 @@ class Overlay(Mount):
     def describe(self) -> str:
         stack = ", ".join(directory for directory, _ in self.layers)
         return f"{stack} ({'changes in ' + self.writes if self.writes else 'read-only'})"
+
+
+@dataclass(frozen=True)
+class Running(Operation):
+    """A mark, kept in the leaf's `state_dir`, that an application runs on the layers of overlays:
+    commits leave it the directories it began with. `base` is the leaf; while one of `journals`
+    exists, a commit is at work."""
+
+    state_dir: str
+    base: str
+    journals: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return f"# running mark in {self.state_dir}"
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count, groupby
 from typing import Optional
@@ -32,6 +32,7 @@ from redwrap.operations import (
     Operation,
     Overlay,
     RunAs,
+    Running,
     Seccomp,
     SetVariable,
     SmackLabel,
@@ -110,7 +111,7 @@ class PlanBuilder:
                        if isinstance(step, SetVariable) and step.key == "PATH"), DEFAULT_PATH)
         operations = (
             *self._confinement(), *self._namespaces(), *self._identity(), *self._process(),
-            *variables, *mounts, *self._placing())
+            *variables, *self._mark(mounts), *mounts, *self._placing())
         needs_python = any(isinstance(step, _BEYOND_SHELL) for step in operations)
         return LaunchPlan(bwrap, operations, search, self._tags.chdir or "",
                           needs_python=needs_python)
@@ -204,6 +205,12 @@ class PlanBuilder:
             return SetVariable(origin, key, "", command)
         return SetVariable(origin, key, variable.value)
 
+    def _mark(self, mounts: Sequence[Mount]) -> Iterator[Operation]:
+        if any(isinstance(mount, Overlay) for mount in mounts):
+            leaf = self._family.leaf
+            yield Running(None, leaf.state_dir, leaf.path, tuple(
+                f"{node.state_dir}/journal" for node in self._family.nodes))
+
     def _mount(self, *stack: EffectiveExport) -> Mount:
         """The mount of one export, or of the layers of an overlay, the bottom one first."""
         export = stack[-1]
@@ -226,7 +233,7 @@ class PlanBuilder:
                 # "/" cannot be part of a name; "%" keeps /a/b and /a%b apart.
                 name = mount.strip("/").replace("%", "%%").replace("/", "%")
                 writes = f"{self._family.leaf.private_dir}/overlay/{name}"
-            return Overlay(origin, mount, layers, writes)
+            return Overlay(origin, mount, layers, writes, self._family.leaf.path)
         return Bind(origin, mount, export.path, writable=not mode.is_read_only,
                     file_only=mode.is_file, optional=export.optional,
                     base=self._base(export.path))

@@ -69,6 +69,8 @@ def links_to_check(mounts: Sequence[Mount]) -> list[str]:
             paths.update(dict.fromkeys(_steps(mount.base, mount.source)))
         for directory, base in mount.layers if isinstance(mount, Overlay) else ():
             paths.update(dict.fromkeys(_steps(base, directory) if base else ()))
+        if isinstance(mount, Overlay) and mount.writes:
+            paths.update(dict.fromkeys(_steps(mount.writes_base, f"{mount.writes}/upper")))
         outer = _enclosing(mount.mount, binds)
         if outer is not None and outer.base:
             inside = outer.source + mount.mount[len(outer.mount.rstrip("/")):]
@@ -147,12 +149,12 @@ def _prepare_overlay(overlay: Overlay) -> None:
         if not os.path.isdir(directory):
             raise _refuse(overlay.origin, f"mount {overlay.mount}: no such directory: {directory}",
                           "create it, or take the entry out of the configuration")
-    for part in ("upper", "work") if overlay.writes else ():
+    if overlay.writes:
         try:
-            os.makedirs(f"{overlay.writes}/{part}", exist_ok=True)
+            os.makedirs(f"{overlay.writes}/upper", exist_ok=True)
         except OSError as err:
             raise _refuse(overlay.origin, f"mount {overlay.mount}: cannot create "
-                          f"{overlay.writes}/{part}: {err.strerror}",
+                          f"{overlay.writes}/upper: {err.strerror}",
                           "run red-wrap as the owner of the node") from err
 
 

@@ -51,7 +51,7 @@ def test_the_warm_executor_imports_next_to_nothing(ground: Ground) -> None:
     loaded = subprocess.run([sys.executable, "-I", "-S", "-c", script, ground.command.parent],
                             capture_output=True, text=True, check=True).stdout.split()
     allowed = ("__future__ mounter os os.path posixpath genericpath stat _stat abc _abc types "
-               "_collections_abc ctypes ctypes._endian _ctypes struct _struct")
+               "_collections_abc ctypes ctypes._endian _ctypes struct _struct fcntl time")
     assert set(loaded) <= set(allowed.split())
 
 
@@ -121,3 +121,55 @@ def test_a_private_overlay_keeps_its_changes_in_the_leaf(ground: Ground) -> None
     assert (parent / "layer/file").read_text() == "parent\n"
     assert list((child / "layer").iterdir()) == []
     assert (child / "private/overlay/stack/upper/file").read_text() == "changed\n"
+
+
+def test_what_is_mounted_in_an_overlay_needs_no_place_in_its_layers(ground: Ground) -> None:
+    node = ground.node("core", exports=[
+        "- {mode: Overlay, mount: /stack, path: $NODE_PATH/layer}",
+        "- {mode: Restricted, mount: /stack/a/directory, path: $NODE_PATH/other}",
+        "- {mode: RestrictedFile, mount: /stack/a/file, path: $NODE_PATH/other/file}",
+        "- {mode: Execfd, mount: /stack/made, path: echo made}",
+        "- {mode: Symlink, mount: /stack/link, path: a/file}",
+        "- {mode: OverlayPrivate, mount: /write, path: $NODE_PATH/layer}",
+        "- {mode: Execfd, mount: /write/made, path: echo made}"])
+    ground.write(node / "layer/own", "own\n")
+    ground.write(node / "other/file", "file\n")
+    ground.settle()
+    for _ in range(2):
+        assert ground.output(node, "sh", "-c", "cd /stack; ls . a a/directory; cat own link made; "
+                             "ls /write; cat /write/made").split() == [
+            ".:", "a", "link", "made", "own", "a:", "directory", "file", "a/directory:", "file",
+            "own", "file", "made", "made", "own", "made"]
+    assert [path.name for path in (node / "layer").iterdir()] == ["own"]
+    assert list((node / "private/overlay/write/upper").iterdir()) == []
+
+
+def test_two_applications_of_a_node_can_both_write(ground: Ground) -> None:
+    """Each mount has a work directory of its own: overlayfs empties it when it is mounted."""
+    node = ground.node("core", exports=[
+        "- {mode: OverlayPrivate, mount: /stack, path: $NODE_PATH/layer}"])
+    ground.write(node / "layer/file", "layer\n")
+    script = "echo started; read line; echo mine >>/stack/file; mkdir /stack/d; cat /stack/file"
+    first = ground.actor.popen(
+        [ground.command, f"--redpath={node}", "--", "sh", "-c", script],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert first.stdout is not None and first.stdout.readline() == "started\n"
+    ground.output(node, "sh", "-c", "echo other >/stack/other; rm /stack/other")
+    assert first.communicate("\n")[0] == "layer\nmine\n" and first.returncode == 0
+    assert sorted(path.name for path in (node / "private/overlay/stack").iterdir()) == [
+        "upper", "work.0", "work.1"]
+    ground.output(node, "touch", "/stack/x")
+    assert len(list((node / ".redpak/running").iterdir())) == 2
+
+
+def test_a_private_overlay_does_not_follow_a_link_out_of_the_node(ground: Ground) -> None:
+    node = ground.node("core", exports=[
+        "- {mode: OverlayPrivate, mount: /stack, path: $NODE_PATH/layer}"])
+    ground.write(node / "layer/file", "")
+    outside = ground.directory / "outside"
+    outside.mkdir()
+    (node / "private/overlay").symlink_to(outside)
+    done = ground.run(node, "touch", "/stack/x")
+    assert done.returncode == 125
+    assert f"{node}/private/overlay is a symbolic link to {outside}" in done.stderr
+    assert list(outside.iterdir()) == []

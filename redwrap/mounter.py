@@ -118,6 +118,13 @@ class _Root:
         return os.open(name, O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=above)
 
 
+def _make_directory(above: int, name: str) -> None:
+    try:
+        os.mkdir(name, 0o755, dir_fd=above)
+    except FileExistsError:
+        return
+
+
 def _attach(source: int, point: int, attributes: int) -> None:
     """Mount a copy of the tree at descriptor `source` on `point`, with `attributes` throughout."""
     tree = _call(OPEN_TREE, source, _NOWHERE,
@@ -187,17 +194,11 @@ class _Running:
     def __init__(self, step: list[str]) -> None:
         self.fd, self.slot = -1, 0
         self._journals = step[5:]
-        try:
-            self._lock(_open_source(step[3], step[4], {}))
-        except FileNotFoundError:
-            pass  # the node keeps no state: it was never changed by a transaction
+        self._lock(_open_source(step[3], step[4], {}))
 
     def _lock(self, state: int) -> None:
         try:
-            try:
-                os.mkdir(RUNNING, 0o755, dir_fd=state)
-            except FileExistsError:
-                pass
+            _make_directory(state, RUNNING)
             directory = _open(state, RUNNING, O_PATH, NO_SYMLINKS)
             while not self._lock_slot(directory):
                 self.slot += 1
@@ -233,8 +234,9 @@ def _open_steadily(steps: list[list[str]], running: _Running | None, slot: int) 
     for _ in range(STEADY_TRIES):
         bases: dict[str, int] = {}
         sources = [_open_sources(step, bases, slot) for step in steps]
-        if running is None or running.is_steady() and all(
-                _leads_to(step, opened) for step, opened in zip(steps, sources)):
+        if running is None:
+            return sources
+        if running.is_steady() and all(map(_leads_to, steps, sources)):
             return sources
         for fd in (*bases.values(), *(fd for opened in sources for fd in opened)):
             os.close(fd)
@@ -276,7 +278,8 @@ def _add_points(steps: list[list[str]], sources: list[list[int]], base: str) -> 
         os.makedirs(os.path.dirname(top + path), 0o755, exist_ok=True)
         if steps[at][0] == "symlink":
             os.symlink(steps[at][3], top + path)
-        elif steps[at][0] == "data" or steps[at][0] == "bind" and not _is_directory(sources[at][0]):
+        elif steps[at][0] == "data" or (
+                steps[at][0] == "bind" and not _is_directory(sources[at][0])):
             os.close(os.open(top + path, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o644))
         else:
             os.makedirs(top + path, 0o755, exist_ok=True)
@@ -302,10 +305,7 @@ def _open_sources(step: list[str], bases: dict[str, int], slot: int) -> list[int
         opened = [_open_source(step[path], step[base], bases)
                   for path, base in pairs.get(step[0], ())]
         if step[0] == "overlay" and step[3] == "rw":
-            try:
-                os.mkdir(f"work.{slot}", 0o700, dir_fd=opened[1])
-            except FileExistsError:
-                pass
+            _make_directory(opened[1], f"work.{slot}")
             work = _open(opened[1], f"work.{slot}", O_PATH, NO_SYMLINKS)
             os.close(opened[1])
             opened[1] = work

@@ -9,6 +9,7 @@ all the same: a generated package provides them, and rpm and the solver see it a
 from __future__ import annotations
 
 import os
+import struct
 import tempfile
 import time
 from collections.abc import Iterator
@@ -28,6 +29,7 @@ _PROGRAM_DIRECTORIES = ("/usr/bin", "/usr/sbin", "/bin", "/sbin")
 # glibc's package provides this by hand: the dynamic linker reads DT_GNU_HASH.
 _ALWAYS = ("rtld(GNU_HASH)",)
 _EQUAL = rpm.RPMSENSE_EQUAL
+_BINARY = 7  # rpmtag.h, RPM_BIN_TYPE: no binding names it everywhere
 
 
 @dataclass(frozen=True)
@@ -90,7 +92,22 @@ def _make_header(release: dict[str, str], provides: list[str]) -> Any:
     header[rpm.RPMTAG_PROVIDENAME] = names
     header[rpm.RPMTAG_PROVIDEVERSION] = [versioned.get(name, "") for name in names]
     header[rpm.RPMTAG_PROVIDEFLAGS] = [_EQUAL if name in versioned else 0 for name in names]
-    return header
+    return rpm.hdr(_seal(header.unload()))
+
+
+def _seal(blob: bytes) -> bytes:
+    """A header's entries as an immutable region, as rpmbuild makes them: rpm 6 imports no other.
+
+    The region is an index entry before all others, and a copy of it behind the data that says how
+    many bytes of index it covers (rpm's format of headers).
+    """
+    count, size = struct.unpack_from(">II", blob)
+    entry = struct.pack(">IIiI", rpm.RPMTAG_HEADERIMMUTABLE, _BINARY, size, 16)
+    trailer = struct.pack(
+        ">IIiI", rpm.RPMTAG_HEADERIMMUTABLE, _BINARY, -16 * (count + 1), 16
+    )
+    lead = struct.pack(">II", count + 1, size + 16)
+    return lead + entry + blob[8:] + trailer
 
 
 def _find_sonames() -> set[str]:

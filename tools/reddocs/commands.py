@@ -34,7 +34,7 @@ def pages() -> list[Page]:
     found = [Page("redpak.yaml", 5, "docs/configuration.md"),
              Page("red-manager", 1, "docs/red-manager.md", (("red-dnf", "red-manager"),))]
     for name in command_names():
-        words = [(name,)]
+        words: list[tuple[str, ...]] = [(name,)]
         if name == "red-dnf":
             words = [("red-dnf", "red-install")]
         else:

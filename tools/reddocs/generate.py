@@ -46,6 +46,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if words not in ([], ["--check"]):
         print(__doc__, file=sys.stderr)
         return 2
+    missing = sorted({page.source for page in pages() if not (CHECKOUT / page.source).exists()})
+    if missing:
+        print(f"{missing[0]} is missing: every command needs a page, see docs/red-conf.md",
+              file=sys.stderr)
+        return 1
     stale = []
     for name, content in generated_files().items():
         path = CHECKOUT / name

@@ -111,7 +111,8 @@ def _cells(line: str) -> tuple[str, ...]:
 
 def _items(lines: Sequence[str]) -> Iterator[tuple[str, ...]]:
     """(mark, text) of each item."""
-    mark, words = "", []
+    mark = ""
+    words: list[str] = []
     for line in lines:
         found = re.match(r"(-|\d+\.) (.*)", line)
         if found:

@@ -138,7 +138,7 @@ def _files(plan: LaunchPlan, context: Context) -> Iterator[str]:
     found = [family.main.file, plan.bwrap, os.path.abspath(__file__)]
     for node in family.nodes:
         found += [node.status_file, node.config_file]
-    found += [context.redpath + "/.rednode.yaml"]
+    found += [context.redpath + "/.rednode.yaml", *plan.depends_on]
     if used & {"USER", "LOGNAME"}:
         found += [path for path in ("/etc/passwd", "/etc/nsswitch.conf") if os.path.exists(path)]
     if "REDPESK_VERSION" in used:
@@ -199,6 +199,9 @@ def _conditions(plan: LaunchPlan, context: Context) -> Iterator[str]:
             yield f"[ -{'f' if mount.file_only else 'e'} {quote(mount.source)} ]"
     for bind in plan.left_out:
         yield f"[ ! -e {quote(bind.source)} ]"
+    for path, found in plan.looked_at.items():
+        there, kind = f"[ -e {quote(path)} ]", f"[ -d {quote(path)} ] && [ ! -L {quote(path)} ]"
+        yield {"nothing": f"! {there}", "directory": kind, "other": f"! {{ {kind}; }}"}[found]
 
 
 def _searched_before(found: str, search: str) -> Iterator[str]:

@@ -20,12 +20,13 @@ from redwrap.errors import LaunchError
 from redwrap.execfd import run_commands
 from redwrap.execute import execute
 from redwrap.identity import find_identity
+from redwrap.layers import settle_overlays
+from redwrap.linker import add_linker_cache
 from redwrap.lookup import NamespaceView, find_command
-from redwrap.operations import (
-    Bind,
-)
+from redwrap.operations import Bind
 from redwrap.plan import RESTORE_SIGNALS, SIGNAL_TOOL, LaunchPlan, PlanBuilder
 from redwrap.sources import check_mount_points, prepare_sources
+from redwrap.state import make_state_directories
 
 # ld.so(8): what steers the dynamic linker or makes libc load code, bwrap's included. It never
 # crosses, whatever the configuration inherits; LD_LIBRARY_PATH is made from the tag ldpath.
@@ -49,7 +50,7 @@ def launch(options: Options, caller_environ: Mapping[str, str]) -> int:
     plan = builder.build(find_bwrap(options.text("bwrap"), environ))
     if options.has("dump_only") or options.has("json") or options.has("explain"):
         from redwrap.explain import explain_plan, plan_as_json, plan_as_text  # not for launches
-        plan = leave_out_optional(plan)
+        plan = add_linker_cache(settle_plan(plan), family, environ, make=False)
         print(plan_as_json(plan) if options.has("json") else
               explain_plan(plan, config) if options.has("explain") else plan_as_text(plan))
         return 0
@@ -57,8 +58,10 @@ def launch(options: Options, caller_environ: Mapping[str, str]) -> int:
         inform(config)
     if not options.has("force"):
         check_age(family, config)
-    plan = leave_out_optional(plan)
+    plan = settle_plan(plan)
     check_plan(plan, create=options.has("force"))
+    make_state_directories(plan, family)
+    plan = add_linker_cache(plan, family, environ, make=True)
     if options.has("dump"):
         from redwrap.explain import plan_as_text
         print(plan_as_text(plan), file=sys.stderr)
@@ -119,12 +122,12 @@ def find_bwrap(option: str | None, environ: Mapping[str, str]) -> str:
     return os.path.abspath(found)
 
 
-def leave_out_optional(plan: LaunchPlan) -> LaunchPlan:
-    """The plan without the optional mounts whose source does not exist."""
+def settle_plan(plan: LaunchPlan) -> LaunchPlan:
+    """The plan without the optional mounts whose source does not exist, its overlays settled."""
     left_out = tuple(mount for mount in plan.mounts if isinstance(mount, Bind)
                      and mount.optional and not os.path.exists(mount.source))
     operations = tuple(step for step in plan.operations if step not in left_out)
-    return replace(plan, operations=operations, left_out=left_out)
+    return settle_overlays(replace(plan, operations=operations, left_out=left_out))
 
 
 def check_age(family: Family, config: EffectiveConfig) -> None:

@@ -33,65 +33,86 @@ class NamespaceView:
     def host_path(self, path: str) -> Optional[str]:
         """The file of the host behind absolute `path`, every symlink followed as the namespace
         has it; None where the namespace has nothing, or nothing that the host has too."""
+        return next(iter(self._find(path)), None)
+
+    def host_directories(self, path: str) -> list[str]:
+        """The directories of the host behind absolute `path`: several in an overlay."""
+        return [host for host in self._find(path) if os.path.isdir(host)]
+
+    def _find(self, path: str) -> list[str]:
         parts = [part for part in path.split("/") if part]
-        inside, host, links = "/", self._root(), 0
+        inside, hosts, links = "/", self._root(), 0
         while parts:
             part = parts.pop(0)
             if part == ".":
                 continue
             if part == "..":
                 inside = os.path.dirname(inside)
-                host = self._step_to(inside)
+                hosts = self._step_to(inside)
                 continue
             inside = os.path.join(inside, part)
             mount = self._at.get(inside)
             target = mount.target if isinstance(mount, Symlink) else None
             if mount is None:
-                host = os.path.join(host, part) if host else None
-                if host and os.path.islink(host):
-                    target = os.readlink(host)
-                elif host and not os.path.lexists(host):
-                    host = None
-                if host is None and target is None and inside not in self._made:
-                    return None
+                hosts = _step_into(hosts, part)
+                if hosts and os.path.islink(hosts[0]):
+                    target = os.readlink(hosts[0])
+                if not hosts and inside not in self._made:
+                    return []
             else:
-                host = _source(mount)
+                hosts = _sources(mount)
             if target is not None:
                 links += 1
                 if links > _MAX_LINKS:
-                    return None
+                    return []
                 parts = [word for word in target.split("/") if word] + parts
                 inside = "/" if target.startswith("/") else os.path.dirname(inside)
-                host = self._step_to(inside)
-        return host
+                hosts = self._step_to(inside)
+        return hosts
 
     def has_file(self, path: str) -> bool:
         """Whether red-wrap itself puts a file (Execfd, Internal) at `path`."""
         return isinstance(self._at.get(path), Data)
 
-    def _root(self) -> Optional[str]:
+    def _root(self) -> list[str]:
         root = self._at.get("/")
-        return root.source if isinstance(root, Bind) else None
+        return [root.source] if isinstance(root, Bind) else []
 
-    def _step_to(self, inside: str) -> Optional[str]:
-        """The host's directory behind `inside`, which holds no symlink any more."""
-        host = self._root()
+    def _step_to(self, inside: str) -> list[str]:
+        """The host's directories behind `inside`, which holds no symlink any more."""
+        hosts = self._root()
         path = ""
         for part in inside.split("/")[1:] if inside != "/" else []:
             path = f"{path}/{part}"
             mount = self._at.get(path)
-            if mount is not None:
-                host = _source(mount)
-            elif host is not None:
-                host = os.path.join(host, part)
-        return host
+            hosts = _step_into(hosts, part) if mount is None else _sources(mount)
+        return hosts
 
 
-def _source(mount: Mount) -> Optional[str]:
-    """The host's file behind a mount; of an overlay, the topmost layer."""
+def _sources(mount: Mount) -> list[str]:
+    """What of the host is behind a mount: of an overlay several directories, topmost first."""
     if isinstance(mount, Bind):
-        return os.path.realpath(mount.source)
-    return os.path.realpath(mount.layers[0][0]) if isinstance(mount, Overlay) else None
+        return [os.path.realpath(mount.source)]
+    if isinstance(mount, Overlay):
+        changed = [f"{mount.writes}/upper"] if mount.writes else []
+        return changed + [os.path.realpath(directory) for directory, _ in mount.layers]
+    return []
+
+
+def _step_into(hosts: Sequence[str], name: str) -> list[str]:
+    """What the merged directories `hosts` have under a name: several directories, or one file."""
+    found: list[str] = []
+    for host in hosts:
+        path = os.path.join(host, name)
+        try:
+            mode = os.lstat(path).st_mode
+        except OSError:
+            continue
+        if not stat.S_ISDIR(mode):
+            # A character device 0:0 is overlayfs's mark of a removed file.
+            return found if found or stat.S_ISCHR(mode) else [path]
+        found.append(path)
+    return found
 
 
 def find_command(view: NamespaceView, command: str, search: str, directory: str) -> str:

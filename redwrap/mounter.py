@@ -194,7 +194,8 @@ class _Running:
     def __init__(self, step: list[str]) -> None:
         self.fd, self.slot = -1, 0
         self._journals = step[5:]
-        self._lock(_open_source(step[3], step[4], {}))
+        if os.path.isdir(step[3]):
+            self._lock(_open_source(step[3], step[4], {}))
 
     def _lock(self, state: int) -> None:
         try:

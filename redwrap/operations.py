@@ -171,6 +171,7 @@ class Overlay(Mount):
     layers: tuple[tuple[str, str], ...]
     writes: str
     writes_base: str = ""
+    optional: tuple[str, ...] = ()  # layers that may be missing
 
     def arguments(self) -> tuple[str, ...]:
         words: list[str] = []

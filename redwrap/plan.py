@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import count, groupby
 from typing import Optional
 
@@ -55,6 +55,8 @@ class LaunchPlan:
     directory: str  # where the application starts; "" is the caller's directory
     left_out: tuple[Bind, ...] = ()  # optional mounts whose source does not exist
     signal_tool: str = ""  # env(1) in the namespace, when it is there and can restore signals
+    looked_at: Mapping[str, str] = field(default_factory=dict)  # paths, and what is there
+    depends_on: tuple[str, ...] = ()  # files and directories whose change makes it another plan
     needs_python: bool = False  # whether a step is more than bwrap and a shell can do
 
     @property
@@ -233,7 +235,8 @@ class PlanBuilder:
                 # "/" cannot be part of a name; "%" keeps /a/b and /a%b apart.
                 name = mount.strip("/").replace("%", "%%").replace("/", "%")
                 writes = f"{self._family.leaf.private_dir}/overlay/{name}"
-            return Overlay(origin, mount, layers, writes, self._family.leaf.path)
+            optional = tuple(layer.path for layer in stack if layer.optional)
+            return Overlay(origin, mount, layers, writes, self._family.leaf.path, optional)
         return Bind(origin, mount, export.path, writable=not mode.is_read_only,
                     file_only=mode.is_file, optional=export.optional,
                     base=self._base(export.path))

@@ -72,7 +72,7 @@ def build_rpm(
         ]
         spec = Path(work, f"{name}.spec")
         spec.write_text("\n".join(sections))
-        return _run_rpmbuild(spec, Path(work), outdir)
+        return _run_rpmbuild(spec, Path(work), outdir, {})
 
 
 def _place_files(
@@ -92,7 +92,14 @@ def _place_files(
     return steps, listing
 
 
-def _run_rpmbuild(spec: Path, work: Path, outdir: Path) -> Path:
+def build_spec(spec: Path, outdir: Path, macros: Mapping[str, str]) -> Path:
+    """Build a spec file whose sources stand beside it into outdir; the path of its one package."""
+    with tempfile.TemporaryDirectory(prefix="rpmbuild-") as work:
+        sources = {"_sourcedir": os.fspath(spec.parent), **macros}
+        return _run_rpmbuild(spec, Path(work), outdir, sources)
+
+
+def _run_rpmbuild(spec: Path, work: Path, outdir: Path, macros: Mapping[str, str]) -> Path:
     definitions = {
         "_topdir": f"{work}/top",
         "_dbpath": f"{work}/db",
@@ -101,6 +108,7 @@ def _run_rpmbuild(spec: Path, work: Path, outdir: Path) -> Path:
         "_build_id_links": "none",
         "debug_package": "%{nil}",
         "__os_install_post": "%{nil}",
+        **macros,
     }
     command = ["rpmbuild", "-bb", "--quiet"]
     for key, value in definitions.items():

@@ -1,0 +1,118 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Overlays as the file system has them: which layers there are, and what lies in and beneath them.
+
+What redmain exports below the mount of an overlay lies beneath the family there, as the core OS
+lies at the bottom of an overlay of the same mount: of a directory, the family's is stacked on top;
+a file that a node has of its own takes the default's place.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from enum import Enum
+from typing import Optional
+
+from redpak.load import REDMAIN
+from redwrap.operations import Bind, Data, Mount, Operation, Overlay, Symlink
+from redwrap.plan import LaunchPlan
+from redwrap.sources import is_below
+
+
+class Found(Enum):
+    """What a look at a path found. No link is followed."""
+
+    NOTHING = "nothing"
+    DIRECTORY = "directory"
+    OTHER = "other"
+
+
+@dataclass
+class _Looks:
+    """Looks at paths, and notes what they found: the plan holds as long as it is so."""
+
+    seen: dict[str, Found] = field(default_factory=dict)
+
+    def look(self, path: str) -> Found:
+        """What is at `path`; what may not be looked at is not there."""
+        try:
+            mode = os.lstat(path).st_mode
+        except OSError:
+            found = Found.NOTHING
+        else:
+            found = Found.DIRECTORY if stat.S_ISDIR(mode) else Found.OTHER
+        return self.seen.setdefault(path, found)
+
+
+def settle_overlays(plan: LaunchPlan) -> LaunchPlan:
+    """The plan with its overlays settled; `looked_at` has what that depends on."""
+    looks = _Looks()
+    overlays: dict[str, Overlay] = {}  # by mount
+    operations: list[Operation] = []
+    for step in plan.operations:
+        settled: Optional[Operation] = step
+        if isinstance(step, Overlay):
+            settled = _settle_layers(step, looks)
+        elif isinstance(step, (Bind, Data, Symlink)) and _is_default(step):
+            outer = overlays.get(_enclosing(step, plan.mounts))
+            settled = step if outer is None else _settle_default(step, outer, looks)
+        if isinstance(settled, Overlay):
+            overlays[settled.mount] = settled
+        if settled is not None:
+            operations.append(settled)
+    return replace(plan, operations=tuple(operations), looked_at={
+        path: found.value for path, found in looks.seen.items()})
+
+
+def _is_default(mount: Mount) -> bool:
+    return mount.origin is not None and mount.origin.node == REDMAIN
+
+
+def _enclosing(inner: Mount, mounts: Sequence[Mount]) -> str:
+    """Where the mount is that another lies in: the deepest above it; "" for none."""
+    return max((mount.mount for mount in mounts
+                if mount is not inner and is_below(inner.mount, mount.mount)), key=len, default="")
+
+
+def _settle_layers(overlay: Overlay, looks: _Looks) -> Optional[Overlay]:
+    """The overlay without the optional layers that are missing, and read-only for a caller who
+    cannot write where its changes go; None when nothing is left of it."""
+    layers = tuple(
+        layer for layer in overlay.layers
+        if layer[0] not in overlay.optional or looks.look(layer[0]) is not Found.NOTHING)
+    writes = overlay.writes
+    if writes and not _can_write(writes):
+        # What the owner changed is there all the same.
+        upper = f"{writes}/upper"
+        if looks.look(upper) is Found.DIRECTORY and os.access(upper, os.R_OK | os.X_OK):
+            layers = ((upper, overlay.writes_base), *layers)
+        writes = ""
+    if not layers:
+        return None
+    return replace(overlay, layers=layers, writes=writes, optional=())
+
+
+def _can_write(path: str) -> bool:
+    while not os.path.lexists(path):
+        path = os.path.dirname(path)
+    return os.access(path, os.W_OK | os.X_OK)
+
+
+def _settle_default(default: Mount, overlay: Overlay, looks: _Looks) -> Optional[Mount]:
+    """What becomes of a default of redmain that is mounted in an overlay of the family."""
+    inside = default.mount[len(overlay.mount):]
+    family: list[tuple[str, str]] = []
+    for directory, base in overlay.layers:
+        found = looks.look(directory + inside)
+        if found is Found.OTHER:
+            # In overlayfs too, what is no directory hides all that lies beneath.
+            return None
+        if found is Found.DIRECTORY:
+            family.append((directory + inside, base))
+    if not family:
+        return default
+    if isinstance(default, Bind) and os.path.isdir(default.source):
+        return Overlay(default.origin, default.mount, (*family, (default.source, default.base)), "")
+    return None

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -168,6 +169,7 @@ def test_a_private_overlay_does_not_follow_a_link_out_of_the_node(ground: Ground
     ground.write(node / "layer/file", "")
     outside = ground.directory / "outside"
     outside.mkdir()
+    os.chown(outside, ground.actor.uid, ground.actor.gid)
     (node / "private/overlay").symlink_to(outside)
     done = ground.run(node, "touch", "/stack/x")
     assert done.returncode == 125

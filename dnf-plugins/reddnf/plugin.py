@@ -14,6 +14,7 @@ from typing import Any, Callable
 import dnf
 import dnf.exceptions
 
+from reddnf.check import CheckCommand
 from reddnf.manager import ManagerCommand
 from reddnf.node_command import NodeCommand
 from reddnf.twins import make_twins
@@ -50,7 +51,7 @@ class RedpakPlugin(dnf.Plugin):
         super().__init__(base, cli)
         self.cli = cli
         if cli is not None:
-            for command in (ManagerCommand, *make_twins(cli.cli_commands)):
+            for command in (CheckCommand, ManagerCommand, *make_twins(cli.cli_commands)):
                 cli.register_command(command)
 
     @_hook

@@ -13,7 +13,6 @@ _NEVER: frozenset[str] = frozenset()
 # Stock command: the sub-commands that change the node, and so work in the family view.
 _TWINS: dict[str, Optional[frozenset[str]]] = {
     "autoremove": _ALWAYS,
-    "check": _NEVER,
     "check-update": _NEVER,
     "clean": _NEVER,
     "deplist": _NEVER,

@@ -20,7 +20,8 @@ ARROWS = {
     "redsys": {"redsys", "redpak.errors"},
     "redwrap": {"redwrap", "redsys", "redpak"},
     "rpm-plugins/redrpm": _ENGINE,
-    "dnf-plugins/reddnf": {"reddnf", "dnf", "libdnf", "hawkey"} | _ENGINE,
+    "rpm-plugins/redcheck": {"redcheck"} | _ENGINE,
+    "dnf-plugins/reddnf": {"reddnf", "redcheck", "dnf", "libdnf", "hawkey"} | _ENGINE,
     "dnf-plugins/dnf4": {"reddnf", "dnf"},
     # Makes the documentation from what the commands print; not installed.
     "tools/reddocs": {"reddocs"},

@@ -1,0 +1,152 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The command line of red-check, which its front ends share.
+
+`main()` is all of it for systems without dnf; dnf's plugin declares the same options on its own
+parser and calls `run()`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from redcheck.engine import Options, accept, check, locked, stamp
+from redcheck.reports import FORMATS
+from redcheck.scope import Request, find_top, read_scope
+from redpak.errors import RedpakError
+from redpak.files import write_file_atomic
+from redrpm.owner import become_owner
+
+CANNOT_CHECK = 2  # exit status
+_SELECTIONS = {
+    "dependencies": "look for unmet dependencies and conflicts",
+    "duplicates": "look for packages installed twice, and for shadowed ones",
+    "obsoleted": "look for obsoleted packages",
+    "provides": "look for packages that the rpmdb does not find by what they provide",
+    "files": "look for missing, changed and unowned files, and for file conflicts",
+    "signatures": "look for packages without a trusted signature",
+    "configuration": "look for faults of configurations, exports and mounts",
+}
+
+
+def add_options(parser: Any) -> None:
+    """Declare the options that all front ends have, beside --redpath and --rmain."""
+    width = parser.add_mutually_exclusive_group()
+    width.add_argument("--family", action="store_true",
+                       help="check the node's ancestors too (default: the node on its ancestors)")
+    width.add_argument("--tree", action="store_true",
+                       help="check every node at and below DIR, which need not be a node")
+    parser.add_argument("--redroot", metavar="DIR", help="check an image: DIR is its root"
+                        " directory, and --redpath a path in it (default: all its nodes);"
+                        " nothing in it is changed")
+    parser.add_argument("--core", action="store_true",
+                        help="check the packages and files of the core OS too")
+    for name, text in _SELECTIONS.items():
+        parser.add_argument(f"--{name}", dest="selections", action="append_const", const=name,
+                            help=f"only {text}")
+    output = parser.add_mutually_exclusive_group()
+    for name, text in (("json", "JSON (conf/red-check.schema.json)"), ("sarif", "SARIF 2.1.0"),
+                       ("junit", "JUnit XML")):
+        output.add_argument(f"--{name}", dest="report_format", action="store_const", const=name,
+                            help=f"report as {text}")
+    parser.add_argument("--output", metavar="FILE", help="write the report to FILE")
+    parser.add_argument("--baseline", metavar="FILE",
+                        help="accept the findings of an earlier report (--json)")
+    parser.add_argument("--against", metavar="FILE",
+                        help="prove that the nodes are exactly what a manifest of"
+                        " red-manager --freeze says")
+    parser.add_argument("--no-cache", action="store_true",
+                        help="look at everything again, whatever earlier checks proved")
+    parser.add_argument("--no-stamp", action="store_true",
+                        help="do not note in the nodes that they are proven (maxage)")
+    parser.add_argument("--jobs", type=int, default=0, metavar="N",
+                        help="processes at work (default: one for each processor)")
+
+
+def enter(options: Any) -> None:
+    """Root who checks a user's nodes becomes that user first. Raises RedpakError."""
+    top = find_top(_request(options), os.environ)
+    become_owner(top, os.stat(top).st_uid)
+
+
+def _request(options: Any) -> Request:
+    wide = "tree" if options.tree else "family" if options.family else ""
+    return Request(options.redpath, options.rmain, options.redroot, wide, core=options.core)
+
+
+def run(options: Any) -> int:
+    """Check what the parsed ``options`` ask for and print the report; the exit status.
+
+    Raises RedpakError when nothing could be checked.
+    """
+    known = _read_baseline(options.baseline) if options.baseline else frozenset()
+    groups = options.selections
+    settings = Options(frozenset(groups) if groups else None, use_cache=not options.no_cache,
+                       jobs=options.jobs)
+    scope = read_scope(_request(options), os.environ)
+    with locked(scope, _tell):
+        report = check(scope, settings, os.environ)
+        accept(report, known)
+        if not options.no_stamp:
+            stamp(report, settings)
+    text = FORMATS[options.report_format or "text"](report)
+    if options.output:
+        try:
+            write_file_atomic(options.output, text.encode())
+        except OSError as err:
+            raise RedpakError(f"{options.output}: cannot write: {err.strerror}") from err
+    else:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    return report.status
+
+
+def _tell(text: str) -> None:
+    print(text, file=sys.stderr)
+
+
+def _read_baseline(path: str) -> frozenset[str]:
+    """The fingerprints of a report's findings, those that it accepted itself included."""
+    try:
+        with open(path, encoding="utf-8") as stream:
+            document = json.load(stream)
+        found = [*document["findings"], *document.get("accepted", ())]
+        return frozenset(str(finding["fingerprint"]) for finding in found)
+    except OSError as err:
+        raise RedpakError(f"{path}: cannot read the baseline: {err.strerror}") from err
+    except (ValueError, KeyError, TypeError, AttributeError) as err:
+        raise RedpakError(f"{path}: not a report of red-check",
+                          hint=f"make one with red-check --json --output={path}") from err
+
+
+def main(arguments: Sequence[str] | None = None, *, program: str = "red-check") -> int:
+    """Run red-check as a command of its own; ``program`` is its name in messages.
+
+    Returns the exit status: 0 proven, 1 findings, 2 could not check.
+    """
+    parser = argparse.ArgumentParser(
+        prog=program, description="Prove that a node, its family or a tree of nodes is coherent.",
+        epilog="Exit status: 0 proven, 1 findings, 2 something could not be checked.")
+    parser.add_argument("--redpath", "--rpath", "--rp", metavar="DIR",
+                        help="the node (default: $REDPATH)")
+    parser.add_argument("--rmain", metavar="FILE",
+                        help="the core OS's configuration (default: $redpak_MAIN)")
+    add_options(parser)
+    options = parser.parse_args(arguments)
+    try:
+        enter(options)
+        return run(options)
+    except RedpakError as error:
+        for line in str(error).splitlines():
+            print(f"{program}: error: {line}", file=sys.stderr)
+    except BrokenPipeError:  # the reader of our output has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return CANNOT_CHECK
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,134 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The machine that is checked: this one, or one whose root directory is an image's.
+
+An image's symbolic links mean paths of the image. They are followed here, step by step, as chroot
+would: the kernel would follow them out of it.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+_MAX_LINKS = 40  # as the kernel: path_resolution(7)
+
+
+@dataclass(frozen=True)
+class RootFs:
+    """A root directory, absolute and real; "/" is this machine."""
+
+    path: str
+
+    @property
+    def is_image(self) -> bool:
+        """Whether it is another machine's."""
+        return self.path != "/"
+
+    def host(self, inside: str) -> str:
+        """Where the absolute path ``inside`` of that machine is on this one.
+
+        Its links are followed; what does not exist stays as it is written.
+        """
+        if not self.is_image:
+            return inside
+        parts = [part for part in inside.split("/") if part not in ("", ".")]
+        done: list[str] = []
+        links = 0
+        while parts:
+            part = parts.pop(0)
+            if part == "..":
+                del done[-1:]
+                continue
+            here = "/".join((self.path, *done, part))
+            if links < _MAX_LINKS and os.path.islink(here):
+                links += 1
+                target = os.readlink(here)
+                if target.startswith("/"):
+                    done = []
+                parts = [word for word in target.split("/") if word not in ("", ".")] + parts
+            else:
+                done.append(part)
+        return "/".join((self.path, *done))
+
+    def inside(self, host: str) -> str:
+        """The path that ``host``, a real path of this machine, has on that one."""
+        if not self.is_image:
+            return host
+        return host[len(self.path):] or "/"
+
+    def has(self, host: str) -> bool:
+        """Whether the real path ``host`` belongs to that machine."""
+        return not self.is_image or f"{host}/".startswith(f"{self.path}/")
+
+    def exists(self, inside: str) -> bool:
+        """Whether there is something at ``inside``, links followed."""
+        return os.path.exists(self.host(inside))
+
+    def is_plain(self, host: str) -> bool:
+        """Whether no step on the way to ``host``, within an image, is a symbolic link."""
+        return not self.is_image or self.host(self.inside(host)) == host
+
+
+@dataclass
+class FamilyPaths:
+    """Where a path of a package lies in the view of a family (design section 3.3).
+
+    ``layers`` are the directories that are stacked, the topmost first. A directory that is a link
+    in the topmost layer that has it is where the link leads; no link is left to the kernel.
+    """
+
+    layers: Sequence[str]
+    links: dict[str, str] = field(default_factory=dict)  # directories that are not what they seem
+    _places: dict[str, str] = field(default_factory=dict)
+    _visible: dict[str, list[str]] = field(default_factory=dict)
+
+    def directory(self, path: str) -> str:
+        """The place of the absolute directory ``path``, without links; "" is the root."""
+        path = path.rstrip("/")
+        known = self._places.get(path)
+        if known is None:
+            known = self._places[path] = self._resolve(path, _MAX_LINKS)
+            if known != path:
+                self.links[path] = known
+        return known
+
+    def _resolve(self, path: str, links: int) -> str:
+        if not path:
+            self._visible.setdefault("", [layer.rstrip("/") for layer in self.layers])
+            return ""
+        parent, _, name = path.rpartition("/")
+        place = self._resolve(parent, links) if parent not in self._places else (
+            self._places[parent])
+        if name in ("", "."):
+            return place
+        if name == "..":
+            return place.rpartition("/")[0]
+        full = f"{place}/{name}"
+        target = self._look(place, full)
+        if target is None or not links:
+            return full
+        below = target if target.startswith("/") else f"{place}/{target}"
+        return self._resolve(below.rstrip("/"), links - 1)
+
+    def _look(self, parent: str, full: str) -> str | None:
+        """Note in which layers ``full`` is a directory; the target when the topmost is a link."""
+        if full in self._visible:
+            return None
+        if parent not in self._visible:
+            self._resolve(parent, _MAX_LINKS)
+        found: list[str] = []
+        for layer in self._visible.get(parent, ()):
+            try:
+                mode = os.lstat(layer + full).st_mode
+            except OSError:
+                continue
+            if stat.S_ISDIR(mode):
+                found.append(layer)
+                continue
+            if stat.S_ISLNK(mode) and not found:
+                return os.readlink(layer + full)
+            break
+        self._visible[full] = found
+        return None

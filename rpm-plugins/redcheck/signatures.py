@@ -1,0 +1,122 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Headers: whether each is whole, and signed by a key that the family trusts."""
+
+from __future__ import annotations
+
+import configparser
+import os
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import rpm
+
+from redcheck.findings import Finding
+from redcheck.packages import Installed, Package
+from redcheck.scope import Layer
+
+_DIGESTS_ONLY = rpm._RPMVSF_NOSIGNATURES | rpm._RPMVSF_NOPAYLOAD
+_SIGNATURE_TAGS = tuple(
+    getattr(rpm, name) for name in ("RPMTAG_RSAHEADER", "RPMTAG_DSAHEADER", "RPMTAG_OPENPGP")
+    if hasattr(rpm, name))
+_DIGEST_TAGS = (rpm.RPMTAG_SHA256HEADER, rpm.RPMTAG_SHA1HEADER)
+_KEY_ID = re.compile(r"key ID ([0-9a-f]+)", re.IGNORECASE)
+
+
+def check_headers(layer: Layer, packages: Iterable[Package], *, keys: Sequence[bytes],
+                  required: bool) -> Iterator[Finding]:
+    """Each header of ``packages`` beside its own digests and, when required, its signature.
+
+    The digests tell damage of the rpmdb; only a signature tells tampering.
+    """
+    ts = rpm.TransactionSet()
+    keyring = rpm.keyring()
+    for key in keys:
+        # A key that rpm cannot read vouches for nothing.
+        keyring.addKey(rpm.pubkey(key))
+    ts.setKeyring(keyring)
+    for package in packages:
+        if package.is_key:
+            continue
+        if any(package.header[tag] for tag in _DIGEST_TAGS):
+            yield from _check_digests(ts, layer, package)
+        if required:
+            yield from _check_signature(ts, layer, package)
+
+
+def _check_digests(ts: Any, layer: Layer, package: Package) -> Iterator[Finding]:
+    ts.setVSFlags(_DIGESTS_ONLY)
+    try:
+        ts.hdrCheck(package.header.unload())
+    except rpm.error as err:
+        yield layer.finding("rpmdb", f"the header of {package.label} is damaged: {_first(err)}",
+                            package=package.label)
+
+
+def _check_signature(ts: Any, layer: Layer, package: Package) -> Iterator[Finding]:
+    if not any(package.header[tag] for tag in _SIGNATURE_TAGS):
+        yield layer.finding("unsigned", f"{package.label} is not signed", package=package.label)
+        return
+    ts.setVSFlags(rpm._RPMVSF_NODIGESTS | rpm._RPMVSF_NOPAYLOAD)
+    try:
+        ts.hdrCheck(package.header.unload())
+    except rpm.error as err:
+        found = _KEY_ID.search(str(err))
+        which = f"key {found[1]}" if found else _first(err)
+        yield layer.finding("untrusted", f"{package.label} is signed by {which}, which the family"
+                            " does not trust", package=package.label)
+
+
+def _first(error: Exception) -> str:
+    return (str(error).strip().splitlines() or ["unknown error"])[0]
+
+
+def check_index(layer: Layer, installed: Installed, ts: Any) -> Iterator[Finding]:
+    """Whether each package can be found by what it provides: rpm asks the index, not the headers.
+    """
+    indexed: dict[int, set[str]] = {}
+    index = ts.dbIndex("providename")
+    for key in index:
+        text = key.decode(errors="surrogateescape") if isinstance(key, bytes) else key
+        for number, _position in index.instances():
+            indexed.setdefault(number, set()).add(text)
+    for package in installed.packages:
+        missing = set(package.header[rpm.RPMTAG_PROVIDENAME]) - indexed.get(package.number, set())
+        if missing:
+            yield layer.finding(
+                "rpmdb", f"{package.label} provides {', '.join(sorted(missing)[:3])}, but the"
+                " rpmdb's index does not know it", package=package.label,
+                remedy=f"rebuild it: rpmdb --dbpath {layer.rpmdb} --rebuilddb")
+
+
+def requires_signatures(layer: Layer, *, tag: bool) -> bool:
+    """Whether gpgcheck holds for a node: by the family's tag, else by its own dnf.conf, when none
+    of its repositories says otherwise."""
+    if tag or layer.node is None:
+        return tag
+    parser = _read_ini(f"{layer.path}/etc/dnf/dnf.conf")
+    if not _is_true(parser.get("main", "gpgcheck", fallback="0")):
+        return False
+    directory = f"{layer.path}/etc/yum.repos.d"
+    names = os.listdir(directory) if os.path.isdir(directory) else []
+    for name in names:
+        if name.endswith(".repo"):
+            repos = _read_ini(f"{directory}/{name}")
+            if any(not _is_true(repos.get(section, "gpgcheck", fallback="1"))
+                   for section in repos.sections()):
+                return False
+    return True
+
+
+def _read_ini(path: str) -> configparser.ConfigParser:
+    parser = configparser.ConfigParser(interpolation=None, strict=False)
+    if os.path.isfile(path) and not os.path.islink(path):
+        try:
+            parser.read(path, encoding="utf-8")
+        except (configparser.Error, OSError, UnicodeDecodeError):
+            parser.clear()
+    return parser
+
+
+def _is_true(text: str) -> bool:
+    return text.strip().lower() in ("1", "yes", "true", "on")

@@ -1,0 +1,149 @@
+# SPDX-License-Identifier: Apache-2.0
+"""dnf red-check and red-check: what is proven, what is found, and how it is told."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import time
+from pathlib import Path
+from typing import Iterator
+
+import pytest
+
+from support.actors import Actor, describe
+from support.nodes import TestNode, make_node
+from support.rpms import RpmFile, build_rpm, create_repository
+
+
+@pytest.fixture(scope="module")
+def repository(tmp_path_factory: pytest.TempPathFactory, session_pool: Path) -> Path:
+    directory = session_pool / "check-repository"
+    build_rpm(directory, "base", files={"/usr/bin/base": RpmFile("base\n", 0o755),
+                                        "/etc/base.conf": RpmFile("a=1\n", directive="%config")})
+    build_rpm(directory, "app", requires=["base"], files={"/usr/share/app/data": "data\n"})
+    build_rpm(directory, "lone", files={"/usr/share/lone/data": "data\n"})
+    return create_repository(directory)
+
+
+@pytest.fixture
+def parent(actor: Actor, pool: Path, repository: Path) -> TestNode:
+    node = make_node(actor, pool / "parent", "parent", repository)
+    node.install("base")
+    return node
+
+
+@pytest.fixture
+def child(actor: Actor, parent: TestNode, repository: Path) -> Iterator[TestNode]:
+    node = make_node(actor, parent.path / "child", "child", repository)
+    node.install("app", "lone")
+    yield node
+
+
+def check(node: TestNode, *words: str, status: int) -> str:
+    done = node.try_dnf("red-check", *words)
+    assert done.returncode == status, describe(done)
+    assert "Traceback" not in done.stderr, describe(done)
+    return done.stdout
+
+
+def findings(node: TestNode, *words: str, status: int = 1) -> list[tuple[str, str]]:
+    """Rule and alias of each finding."""
+    report = json.loads(check(node, "--json", *words, status=status))
+    return [(finding["rule"], finding["alias"]) for finding in report["findings"]]
+
+
+def timestamp(node: TestNode) -> int:
+    lines = (node.path / ".rednode.yaml").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("timestamp:"))
+
+
+def test_a_fresh_tree_is_proven_and_stamped(parent: TestNode, child: TestNode) -> None:
+    before = timestamp(parent), timestamp(child)
+    assert check(child, status=0) == "Proven: 1 node, 2 packages\n"
+    assert timestamp(parent) == before[0]
+    assert timestamp(child) > before[1]
+    assert check(child, "--family", status=0) == "Proven: 2 nodes, 3 packages\n"
+    assert timestamp(parent) > before[0]
+    stamped = timestamp(child)
+    assert check(parent, "--tree", "--no-stamp", status=0) == "Proven: 2 nodes, 3 packages\n"
+    assert timestamp(child) == stamped
+    done = child.actor.run(["red-check", f"--redpath={child.path}"])
+    assert (done.returncode, done.stdout) == (0, "Proven: 1 node, 2 packages\n"), describe(done)
+
+
+def test_damage_is_found_at_its_node_also_by_the_next_check(parent: TestNode,
+                                                            child: TestNode) -> None:
+    check(parent, "--tree", status=0)
+    before = timestamp(child)
+    (child.path / "usr/share/app/data").write_text("DATA\n")
+    (parent.path / "usr/bin/base").unlink()
+    (parent.path / "usr/bin/stray").write_text("")
+    (parent.path / "etc/base.conf").write_text("a=2\n")
+    wanted = [("missing-file", "parent"), ("unowned-file", "parent"),
+              ("changed-config", "parent"), ("changed-file", "child")]
+    for words in ([], [], ["--no-cache"]):
+        assert findings(parent, "--tree", *words) == wanted
+    text = check(parent, "--tree", status=1)
+    assert "error: child (" in text and "/usr/share/app/data: ..5....T. (content" in text, text
+    assert "why it matters: " in text and "what to do: reinstall the package" in text
+    assert "2 errors, 1 warning, 1 note" in text
+    assert timestamp(child) == before
+    child.dnf("red-reinstall", "-y", "app")
+    assert [found for found in findings(parent, "--tree") if found[1] == "child"] == []
+
+
+def test_a_configuration_change_alone_is_a_note(parent: TestNode) -> None:
+    (parent.path / "etc/base.conf").write_text("a=2\n")
+    assert findings(parent, status=0) == [("changed-config", "parent")]
+
+
+def test_a_broken_family_is_found(parent: TestNode, child: TestNode) -> None:
+    parent.dnf("red-remove", "-y", "--force", "base")
+    found = findings(parent, "--tree")
+    assert ("dependency", "child") in found and ("state", "child") in found, found
+    assert findings(child, "--dependencies") == [("dependency", "child")]
+    assert findings(child, "--duplicates", "--obsoleted", "--provides", status=0) == []
+
+
+def test_a_baseline_accepts_what_is_known(parent: TestNode, pool: Path) -> None:
+    (parent.path / "usr/bin/stray").write_text("")
+    baseline = pool / "baseline.json"
+    check(parent, "--json", f"--output={baseline}", status=1)
+    text = check(parent, f"--baseline={baseline}", status=0)
+    assert text.startswith("Proven: 1 node, 1 package; 1 accepted by the baseline"), text
+    (parent.path / "usr/bin/stray2").write_text("")
+    assert findings(parent, f"--baseline={baseline}") == [("unowned-file", "parent")]
+
+
+@pytest.mark.parametrize("words, message", [
+    (["--redpath=/nowhere"], "red-check: error: /nowhere does not exist; check --redpath"),
+    (["--redpath=/usr"], "red-check: error: /usr: there is no node in it"),
+    (["--redpath=relative"], "red-check: error: redpath relative is not absolute"),
+    (["--redroot=/nowhere"], "red-check: error: /nowhere is not a directory; check --redroot"),
+    (["--baseline=/nowhere"], "red-check: error: /nowhere: cannot read the baseline"),
+    (["--baseline=/etc/passwd"], "red-check: error: /etc/passwd: not a report of red-check"),
+])
+@pytest.mark.parametrize("front", [["red-check"], ["red-dnf", "red-check"]])
+def test_what_cannot_be_checked_ends_with_status_2(
+        front: list[str], words: list[str], message: str, parent: TestNode) -> None:
+    node = [] if "--red" in words[0] else [f"--redpath={parent.path}"]
+    done = parent.actor.run([*front, *node, *words])
+    assert done.returncode == 2, describe(done)
+    assert done.stderr.startswith(message), describe(done)
+    assert len(done.stderr.splitlines()) == 1, describe(done)
+
+
+def test_a_copied_rpmdb_file_is_not_trusted_for_its_time(parent: TestNode) -> None:
+    """The cache goes by what nobody can set: a file with its old size and time is looked at."""
+    check(parent, status=0)
+    time.sleep(2.1)
+    check(parent, status=0)
+    program = parent.path / "usr/bin/base"
+    status = program.stat()
+    program.write_text("evil\n"[: status.st_size])
+    shutil.copystat(parent.path / "etc/base.conf", program)
+    os.utime(program, ns=(status.st_atime_ns, status.st_mtime_ns))
+    program.chmod(0o755)
+    assert findings(parent) == [("changed-file", "parent")]

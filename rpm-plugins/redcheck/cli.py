@@ -45,6 +45,7 @@ def add_options(parser: Any) -> None:
                         " nothing in it is changed")
     parser.add_argument("--core", action="store_true",
                         help="check the packages and files of the core OS too")
+    parser.add_argument("--all", action="store_true", help="look for everything (the default)")
     for name, text in _SELECTIONS.items():
         parser.add_argument(f"--{name}", dest="selections", action="append_const", const=name,
                             help=f"only {text}")
@@ -56,9 +57,6 @@ def add_options(parser: Any) -> None:
     parser.add_argument("--output", metavar="FILE", help="write the report to FILE")
     parser.add_argument("--baseline", metavar="FILE",
                         help="accept the findings of an earlier report (--json)")
-    parser.add_argument("--against", metavar="FILE",
-                        help="prove that the nodes are exactly what a manifest of"
-                        " red-manager --freeze says")
     parser.add_argument("--no-cache", action="store_true",
                         help="look at everything again, whatever earlier checks proved")
     parser.add_argument("--no-stamp", action="store_true",
@@ -84,7 +82,7 @@ def run(options: Any) -> int:
     Raises RedpakError when nothing could be checked.
     """
     known = _read_baseline(options.baseline) if options.baseline else frozenset()
-    groups = options.selections
+    groups = None if options.all else options.selections
     settings = Options(frozenset(groups) if groups else None, use_cache=not options.no_cache,
                        jobs=options.jobs)
     scope = read_scope(_request(options), os.environ)

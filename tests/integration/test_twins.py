@@ -13,7 +13,7 @@ from support.nodes import TestNode, make_node
 from support.rpms import build_rpm, create_repository
 
 COMMANDS = (
-    "autoremove", "check", "check-update", "clean", "deplist", "distro-sync", "downgrade", "group",
+    "autoremove", "check-update", "clean", "deplist", "distro-sync", "downgrade", "group",
     "history", "info", "install", "list", "makecache", "mark", "module", "provides", "reinstall",
     "remove", "repoinfo", "repolist", "repoquery", "search", "swap", "updateinfo", "upgrade",
     "upgrade-minimal",
@@ -50,6 +50,12 @@ def test_a_twin_has_the_options_of_its_stock_command(actor: Actor, command: str)
     assert twin - stock <= {"--redpath", "--rpath", "--rmain", "--node-force", "--forcenode",
                             "--plan", "--force"}  # fmt: skip
     assert "--redpath" in twin
+
+
+@AS_USER
+def test_red_check_has_the_options_of_check_too(actor: Actor) -> None:
+    stock = options(actor.check(["red-dnf", "check", "--help"]))
+    assert stock <= options(actor.check(["red-dnf", "red-check", "--help"]))
 
 
 @AS_USER

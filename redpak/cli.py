@@ -79,6 +79,13 @@ def _parser() -> argparse.ArgumentParser:
     check.add_argument("--strict", action="store_true", help="warnings count as errors")
 
     _command(commands, "schema", run_schema, "print the JSON Schema of configuration files")
+
+    # For the shells' completion; without help it is not shown.
+    words = commands.add_parser("complete")
+    words.set_defaults(run=run_complete)
+    words.add_argument("kind")
+    words.add_argument("--redpath", default="")
+    words.add_argument("word", nargs="?", default="")
     return parser
 
 
@@ -207,6 +214,17 @@ def run_schema(options: argparse.Namespace) -> int:
     """Print the JSON Schema."""
     from redpak.reference import json_schema, schema_text
     _print(options, json_schema(), schema_text())
+    return 0
+
+
+def run_complete(options: argparse.Namespace) -> int:
+    """Print what a shell offers for a word, one a line."""
+    from redpak.complete import complete
+    try:
+        found = complete(options.kind, options.word, redpath=options.redpath, environ=os.environ)
+    except KeyError as error:
+        raise RedpakError(f"cannot complete {error}") from error
+    sys.stdout.writelines(f"{word}\n" for word in found)
     return 0
 
 

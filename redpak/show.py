@@ -16,7 +16,7 @@ from redpak.load import FileKind, check_text
 from redpak.merge import merge_family
 from redpak.node import ADMIN_FILES, STATUS_FILE, NodeState, is_node, read_node, read_status
 from redpak.plain import Data
-from redpak.rpmcount import count_packages
+from redpak.rpmnames import count_packages
 from redpak.yamltext import scalar, without_notes
 from redpak.yamltree import read_text
 

@@ -18,6 +18,7 @@ from reddnf.check import CheckCommand
 from reddnf.manager import ManagerCommand
 from reddnf.node_command import NodeCommand
 from reddnf.twins import make_twins
+from redpak.complete import remember_available
 from redpak.errors import RedpakError
 
 
@@ -57,6 +58,8 @@ class RedpakPlugin(dnf.Plugin):
     @_hook
     def sack(self, command: NodeCommand) -> None:
         """The solver never sees another version of what an ancestor has."""
+        available = self.base.sack.query().available()
+        remember_available(command.session.family.leaf, (package.name for package in available))
         command.session.exclude_ancestors(self.base)
 
     @_hook

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from reddocs.commands import CHECKOUT, options_of, pages, read_help, setup_cfg
 from reddocs.markdown import replace_options
 from reddocs.roff import manual_page
+from reddocs.shells import completion_files
 
 
 def generated_files() -> dict[str, str]:
@@ -27,7 +28,7 @@ def generated_files() -> dict[str, str]:
         files[f"share/man/man{page.section}/{name}"] = manual_page(
             page, files[page.source], options_of=options_of, help_of=read_help, version=version,
             date=release_date(), see_also=[other for other in names if other != name])
-    return files
+    return {**files, **completion_files()}
 
 
 def release_date() -> str:

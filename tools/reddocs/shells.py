@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Completion for bash and zsh: the scripts beside this module with the commands' options in them."""
+"""Completion for bash and zsh: the scripts beside this module, with the options in them."""
 
 from __future__ import annotations
 

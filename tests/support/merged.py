@@ -89,3 +89,11 @@ def ask(port: int, text: str = "") -> str:
             if not block:
                 return answer.decode()
             answer += block
+
+
+def free_port() -> int:
+    """A port of 127.0.0.1 that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        number: int = probe.getsockname()[1]
+        return number

@@ -79,8 +79,29 @@ def create_node(path: str, *, alias: str, main: Main, template: str = DEFAULT_TE
     check_unique([*ancestors, node])
     if name:
         _check_name(node, ancestors)
-    return _write_node(Family(main, (*ancestors, node)), source, admin_source or None,
-                       environ, caller)
+    return _write_node(Family(main, (*ancestors, node)), _config_text(headers, source),
+                       admin_source or None, environ, caller)
+
+
+def restore_node(path: str, config: bytes, *, main: Main, info: str = "",
+                 environ: Mapping[str, str] | None = None, caller: Caller | None = None) -> Node:
+    """Make the directory `path` a node with exactly this configuration, headers included.
+
+    Its state is Disable, with `info`: the caller enables it when the rest of it is there. Ancestors
+    may be in any state. Raises RedpakError and ConfigError, with nothing changed.
+    """
+    environ = os.environ if environ is None else environ
+    caller = caller or Caller.current()
+    path = os.path.realpath(resolve_redpath(path, {}))
+    if is_node(path):
+        raise RedpakError(f"{path} is a node already", hint="remove it, or choose another redpath")
+    parsed = load_text(config, f"{path}/{CONFIG_FILES[0]}", kind=FileKind.NODE)
+    node = Node(path, NodeStatus(NodeState.DISABLE, path, now_ms(), info), parsed)
+    ancestors = read_nodes(reversed(find_ancestors(path)))
+    _check_place(path, ancestors)
+    check_unique([*ancestors, node])
+    _check_name(node, ancestors)
+    return _write_node(Family(main, (*ancestors, node)), config, None, environ, caller)
 
 
 def update_node(path: str, *, main: Main, template: str | None = None,
@@ -114,8 +135,8 @@ def update_node(path: str, *, main: Main, template: str | None = None,
     if name or old.status.realpath != path:
         _check_name(node, ancestors, old.status.realpath)
     if source is not None or admin_source is not None:
-        return _write_node(Family(main, (*ancestors, node)), source, admin_source, environ,
-                           caller)
+        config = None if source is None else _config_text(headers, source)
+        return _write_node(Family(main, (*ancestors, node)), config, admin_source, environ, caller)
     write_status(path, NodeStatus(NodeState.ENABLE, path, old.status.timestamp, ""))
     return read_node(path)
 
@@ -193,16 +214,15 @@ def _check_place(path: str, ancestors: list[Node]) -> None:
                               "where no node can be", hint=f"use {ancestor.path}/NAME")
 
 
-def _write_node(family: Family, source: Template | None, admin_source: Template | None,
+def _write_node(family: Family, config: bytes | None, admin_source: Template | None,
                 environ: Mapping[str, str], caller: Caller) -> Node:
     node = family.leaf
     made: list[str] = []
     try:
         for directory in _directories(family, environ, caller):
             _make_directory(directory, made)
-        if source is not None:
-            write_file_atomic(f"{node.path}/{CONFIG_FILES[0]}",
-                              _config_text(node.config.headers, source))
+        if config is not None:
+            write_file_atomic(f"{node.path}/{CONFIG_FILES[0]}", config)
         if admin_source is not None:
             write_file_atomic(f"{node.path}/{ADMIN_FILES[0]}", admin_source.text.encode())
         write_status(node.path, node.status)

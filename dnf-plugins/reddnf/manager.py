@@ -12,6 +12,7 @@ import dnf.cli
 import dnf.cli.commands
 import dnf.exceptions
 
+from reddnf import freezing
 from reddnf.node_command import add_node_options, configure_repositories
 from reddnf.repositories import (
     RepositoryFile,
@@ -65,6 +66,7 @@ class ManagerCommand(dnf.cli.commands.Command):
     def set_argparser(parser: Any) -> None:
         """Declare the options."""
         add_node_options(parser)
+        freezing.add_options(parser)
         for option, text in _ACTIONS:
             parser.add_argument(option, action="store_true", help=text)
         for option, metavar, text in _VALUES:
@@ -96,7 +98,10 @@ class ManagerCommand(dnf.cli.commands.Command):
     def run(self) -> None:
         """Carry out the actions."""
         try:
-            self._run()
+            if freezing.is_wanted(self.opts):
+                freezing.run(self.opts, tell)
+            else:
+                self._run()
         except NodeBusyError as err:
             raise dnf.exceptions.LockError(str(err)) from err
         except RedpakError as err:
@@ -104,6 +109,10 @@ class ManagerCommand(dnf.cli.commands.Command):
 
     def _prepare(self) -> None:
         opts = self.opts
+        if freezing.is_wanted(opts):
+            _become_owner(os.path.realpath(resolve_redpath(opts.redpath, os.environ)))
+            self.base.conf.reposdir = []
+            return
         self._check_options()
         self._main: Main = load_main(opts.rmain, os.environ)
         self._repositories = [prepare_repository(self.base, source) for source in opts.add_repo]

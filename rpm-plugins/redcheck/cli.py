@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from redcheck.engine import Options, accept, check, locked, stamp
+from redcheck.manifest import compare, read_manifest
 from redcheck.reports import FORMATS
 from redcheck.scope import Request, find_top, read_scope
 from redpak.errors import RedpakError
@@ -57,6 +58,9 @@ def add_options(parser: Any) -> None:
     parser.add_argument("--output", metavar="FILE", help="write the report to FILE")
     parser.add_argument("--baseline", metavar="FILE",
                         help="accept the findings of an earlier report (--json)")
+    parser.add_argument("--against", metavar="FILE",
+                        help="prove that the tree is exactly what a manifest of"
+                        " red-manager --freeze says (implies --tree)")
     parser.add_argument("--no-cache", action="store_true",
                         help="look at everything again, whatever earlier checks proved")
     parser.add_argument("--no-stamp", action="store_true",
@@ -72,7 +76,7 @@ def enter(options: Any) -> None:
 
 
 def _request(options: Any) -> Request:
-    wide = "tree" if options.tree else "family" if options.family else ""
+    wide = "tree" if options.tree or options.against else "family" if options.family else ""
     return Request(options.redpath, options.rmain, options.redroot, wide, core=options.core)
 
 
@@ -82,12 +86,15 @@ def run(options: Any) -> int:
     Raises RedpakError when nothing could be checked.
     """
     known = _read_baseline(options.baseline) if options.baseline else frozenset()
+    wanted = read_manifest(options.against) if options.against else None
     groups = None if options.all else options.selections
     settings = Options(frozenset(groups) if groups else None, use_cache=not options.no_cache,
                        jobs=options.jobs)
     scope = read_scope(_request(options), os.environ)
     with locked(scope, _tell):
         report = check(scope, settings, os.environ)
+        if wanted is not None:
+            report.findings += compare(report, wanted)
         accept(report, known)
         if not options.no_stamp:
             stamp(report, settings)

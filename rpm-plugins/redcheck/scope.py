@@ -79,9 +79,13 @@ class Layer:
 
 @dataclass(frozen=True)
 class Scope:
-    """Everything that one check looks at: ``layers`` come after those that they stand on."""
+    """Everything that one check looks at: ``layers`` come after those that they stand on.
+
+    ``top`` is the directory on this machine that was asked for.
+    """
 
     root: RootFs
+    top: str
     main: Main
     layers: Sequence[Layer]
 
@@ -136,8 +140,8 @@ def read_scope(request: Request, environ: Mapping[str, str]) -> Scope:
     for path in [*above, *wanted]:
         parent = next((layers[step] for step in find_ancestors(path) if step in layers), core)
         layers[path] = _read_layer(path, root, parent, checked=path in checked)
-    _find_children(list(layers.values()), top)
-    return Scope(root, main, list(layers.values()))
+    _find_children(list(layers.values()), wide)
+    return Scope(root, top, main, list(layers.values()))
 
 
 def _read_root(redroot: str | None) -> RootFs:
@@ -197,13 +201,13 @@ def _read_layer(path: str, root: RootFs, parent: Layer, *, checked: bool) -> Lay
     return Layer(path, inside, node.alias, parent, rpmdb, node, (), checked)
 
 
-def _find_children(layers: Sequence[Layer], top: str) -> None:
+def _find_children(layers: Sequence[Layer], wide: str) -> None:
     """Tell each layer which nodes lie below it: their files are not its own."""
     known = [layer.path for layer in layers if not layer.is_core]
     for layer in layers:
         if layer.is_core:
             layer.children = known
+        elif layer.checked and wide == "tree":
+            layer.children = [path for path in known if path.startswith(f"{layer.path}/")]
         elif layer.checked:
-            layer.children = find_descendants(layer.path, lenient=True) if (
-                not f"{layer.path}/".startswith(f"{top}/")) else [
-                path for path in known if path.startswith(f"{layer.path}/")]
+            layer.children = find_descendants(layer.path, lenient=True)

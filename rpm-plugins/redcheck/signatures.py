@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import base64
 import configparser
+import contextlib
 import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
@@ -33,7 +35,8 @@ def check_headers(layer: Layer, packages: Iterable[Package], *, keys: Sequence[b
     keyring = rpm.keyring()
     for key in keys:
         # A key that rpm cannot read vouches for nothing.
-        keyring.addKey(rpm.pubkey(key))
+        with contextlib.suppress(ValueError, rpm.error):
+            keyring.addKey(rpm.pubkey(_armor(key)))
     ts.setKeyring(keyring)
     for package in packages:
         if package.is_key:
@@ -65,6 +68,19 @@ def _check_signature(ts: Any, layer: Layer, package: Package) -> Iterator[Findin
         which = f"key {found[1]}" if found else _first(err)
         yield layer.finding("untrusted", f"{package.label} is signed by {which}, which the family"
                             " does not trust", package=package.label)
+
+
+def _armor(key: bytes) -> bytes:
+    """A public key as ASCII armor (RFC 4880, 6.2), which the bindings ask for."""
+    crc = 0xB704CE
+    for byte in key:
+        crc ^= byte << 16
+        for _ in range(8):
+            crc = (crc << 1) ^ (0x1864CFB if crc & 0x800000 else 0)
+    text = base64.encodebytes(key).decode()
+    check = base64.b64encode((crc & 0xFFFFFF).to_bytes(3, "big")).decode()
+    block = "PGP PUBLIC KEY BLOCK-----"
+    return f"-----BEGIN {block}\n\n{text}={check}\n-----END {block}\n".encode()
 
 
 def _first(error: Exception) -> str:

@@ -67,6 +67,7 @@ def test_a_fresh_tree_is_proven_and_stamped(parent: TestNode, child: TestNode) -
     assert check(child, "--family", status=0) == "Proven: 2 nodes, 3 packages\n"
     assert timestamp(parent) > before[0]
     stamped = timestamp(child)
+    assert check(parent, status=0) == "Proven: 1 node, 1 package\n"
     assert check(parent, "--tree", "--no-stamp", status=0) == "Proven: 2 nodes, 3 packages\n"
     assert timestamp(child) == stamped
     done = child.actor.run(["red-check", f"--redpath={child.path}"])

@@ -6,6 +6,7 @@ from __future__ import annotations
 import gc
 import os
 import signal
+from collections.abc import Collection
 from typing import NoReturn
 
 from redpak.errors import RedpakError
@@ -77,16 +78,25 @@ _SCRIPTLET_CAPABILITIES = frozenset(
 )
 
 
-def bound_capabilities() -> None:
-    """Leave the programs that this process starts only the capabilities of scriptlets.
+CAP_SYS_CHROOT = 18
+
+
+def bound_capabilities(*, also: Collection[int] = ()) -> None:
+    """Leave the programs that this process starts only the capabilities of scriptlets, and ``also``.
 
     The process itself keeps its own: it still mounts and changes its root. Raises OSError.
     """
     with open("/proc/sys/kernel/cap_last_cap", encoding="ascii") as stream:
         last = int(stream.read())
     for capability in range(last + 1):
-        if capability not in _SCRIPTLET_CAPABILITIES:
+        if capability not in _SCRIPTLET_CAPABILITIES and capability not in also:
             libc.prctl(libc.PR_CAPBSET_DROP, capability)
+
+
+def in_user_namespace() -> bool:
+    """Whether this process is in another user namespace than the machine's. Raises OSError."""
+    with open("/proc/self/uid_map", encoding="ascii") as stream:
+        return stream.read().split() != ["0", "0", "4294967295"]
 
 
 def wait_status(pid: int) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
 from collections.abc import Mapping, Sequence
 from typing import IO, Optional, Union
 
@@ -61,3 +62,16 @@ def run(
         reason = lines[-1] if lines else f"exit status {done.returncode}"
         raise RedpakError(f"{' '.join(argv[:3])}: {reason}")
     return done.stdout or b""
+
+
+def pass_through(argv: Sequence[str]) -> int:
+    """Run ``argv`` on our own standard streams, in our environment; its exit status.
+
+    128 + N when signal N ended it. Raises RedpakError when it cannot be started.
+    """
+    sys.stdout.flush()
+    try:
+        status = subprocess.run(list(argv), check=False).returncode
+    except OSError as err:
+        raise RedpakError(f"{argv[0]}: {err.strerror}", hint=f"install {argv[0]}") from err
+    return status if status >= 0 else 128 - status

@@ -7,7 +7,7 @@ import logging
 import os
 import tempfile
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from typing import Any
 
 import dnf
@@ -19,15 +19,15 @@ import rpm
 from redpak.errors import RedpakError
 from redpak.family import Family
 from redpak.osrelease import read_os_release
-from redrpm.contents import read_contents, read_headers, scriptlet_names
+from redrpm.contents import list_scriptlets, lost_capabilities, read_contents, read_headers
 from redrpm.locking import lock_family
-from redrpm.plan import FilePlan
+from redrpm.ownership import Ownership
+from redrpm.plan import describe_plan
 from redrpm.rpmdb import (
     FamilyRpmdb,
     build_family_rpmdb,
     family_members,
     load_header,
-    nevra,
     open_rpmdb,
     read_triggers,
 )
@@ -51,7 +51,7 @@ class Session:
         self.family = family
         self.root = root
         self._family_rpmdb = family_rpmdb
-        self._aliases = {node.path: node.alias for node in family.nodes}
+        self._ownership = Ownership(family, family_rpmdb)
 
     # Whether files can have any owner, capability and security context: real root only.
     privileged = True
@@ -80,7 +80,7 @@ class Session:
             if record.levelno == logging.CRITICAL:
                 text = record.getMessage()
                 lines = [
-                    f"  - {self._describe(holders[package.name])}"
+                    f"  - {self._advice(holders[package.name])}"
                     for package in sorted(excluded)
                     if f"package {package} " in text and package.name in holders
                 ]
@@ -90,17 +90,6 @@ class Session:
 
         logging.getLogger("dnf").addFilter(amend)
 
-    def _describe(self, package: Any) -> str:
-        place = self._place(self._owner(package))
-        return (
-            f"{package} belongs to {place}: upgrade it there, or give this node a copy of its own"
-            " with --forcenode"
-        )
-
-    def _place(self, owner: str) -> str:
-        alias = self._aliases.get(owner)
-        return f"node {alias} ({owner})" if alias else "the core OS"
-
     def check_transaction(self, base: Any) -> None:
         """Refuse a transaction that changes an ancestor's package. Raises RedpakError."""
         for item in base.transaction or ():
@@ -108,11 +97,7 @@ class Session:
                 continue
             owner = self._owner(item.pkg)
             if owner != self.family.leaf.path:
-                raise RedpakError(
-                    f"package {item.pkg} belongs to {self._place(owner)}, node"
-                    f" {self.family.leaf.alias} cannot change it",
-                    hint=f"use --redpath={owner}" if owner in self._aliases else "",
-                )
+                raise self._ownership.refusal(item.pkg, owner)
 
     def assemble(self, base: Any) -> None:
         """A reader has no transaction. Raises RedpakError."""
@@ -127,8 +112,10 @@ class Session:
 
     def _owner(self, package: Any) -> str:
         # hawkey: the number of the package's header in the rpmdb of installroot.
-        installed = self._family_rpmdb.packages.get(package.rpmdbid)
-        return installed.owner if installed else self.family.leaf.path
+        return self._ownership.owner(package.rpmdbid)
+
+    def _advice(self, package: Any) -> str:
+        return self._ownership.advice(package, self._owner(package))
 
     def _ancestor_packages(self, base: Any) -> list[Any]:
         leaf = self.family.leaf.path
@@ -196,9 +183,8 @@ class WriteSession(Session):
             if item.action in dnf.transaction.FORWARD_ACTIONS
         )
         if not self.privileged:
-            for header in incoming:
-                if any(header[rpm.RPMTAG_FILECAPS]):
-                    tell(f"{nevra(header)}: file capabilities are not set, root is needed")
+            for note in lost_capabilities(incoming):
+                tell(note)
         with open_rpmdb(self._family_rpmdb.directory) as ts:
             outgoing = [
                 load_header(ts, item.pkg.rpmdbid)
@@ -206,11 +192,7 @@ class WriteSession(Session):
                 if item.action in dnf.transaction.BACKWARD_ACTIONS
             ]
             triggers = read_triggers(ts)
-        self._scriptlets = [
-            f"{nevra(header)}: {', '.join(scriptlet_names(header))}"
-            for header in [*incoming, *outgoing]
-            if scriptlet_names(header)
-        ]
+        self._scriptlets = list_scriptlets([*incoming, *outgoing])
         scriptlets = bool(self._scriptlets) or triggers
         self._contained.assemble(read_contents(incoming), scriptlets=scriptlets)
 
@@ -226,7 +208,7 @@ class WriteSession(Session):
                 + ", ".join(failed)
             )
         if self._plan:
-            print_plan(self.family, self._contained.plan(), self._scriptlets)
+            print(describe_plan(self.family, self._contained.plan(), self._scriptlets))
             # dnf would go on to say what it installed.
             raise SystemExit(0)
         for note in self._contained.commit():
@@ -239,21 +221,6 @@ class WriteSession(Session):
         last = base.history.last()
         if not self._committed and last is not None and last.beg_timestamp >= self._started:
             self._contained.commit()
-
-
-def print_plan(family: Family, plan: FilePlan, scriptlets: Sequence[str]) -> None:
-    """Show what a transaction would change in the leaf of ``family``."""
-    print(f"\nPlan for node {family.leaf.alias} ({family.leaf.path}); nothing was changed.")
-    for title, paths in (
-        ("Files added", plan.added),
-        ("Files replaced", plan.replaced),
-        ("Files removed", plan.removed),
-        ("Scriptlets run", scriptlets),
-    ):
-        print(f"{title}: {len(paths)}")
-        for path in paths:
-            print(f"  {path}")
-    print(f"Change of size: {plan.size_change:+} bytes")
 
 
 def releasever(family: Family, root: str) -> str:

@@ -16,6 +16,7 @@ from typing import Any
 import rpm
 
 from redpak.errors import RedpakError
+from redrpm.rpmdb import nevra
 
 # Made fresh for each view (design section 3.3): what lands there is not kept.
 VOLATILE_TOPS = frozenset({"dev", "proc", "run", "sys", "tmp"})
@@ -98,6 +99,21 @@ def read_contents(headers: Iterable[Any]) -> TransactionContents:
 def scriptlet_names(header: Any) -> list[str]:
     """The scriptlets and triggers a package brings, by their names in a spec file."""
     return [name for name, tag in _SCRIPT_TAGS if header[tag]]
+
+
+def list_scriptlets(headers: Iterable[Any]) -> list[str]:
+    """A line for each package that brings scriptlets or triggers."""
+    named = ((nevra(header), ", ".join(scriptlet_names(header))) for header in headers)
+    return [f"{label}: {names}" for label, names in named if names]
+
+
+def lost_capabilities(headers: Iterable[Any]) -> list[str]:
+    """A line for each package whose file capabilities only root can set."""
+    return [
+        f"{nevra(header)}: file capabilities are not set, root is needed"
+        for header in headers
+        if any(header[rpm.RPMTAG_FILECAPS])
+    ]
 
 
 def _check_top_level(header: Any, entry: Any, name: str) -> None:

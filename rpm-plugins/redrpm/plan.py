@@ -8,6 +8,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from redpak.family import Family
 from redrpm.journal import Step, StepKind
 
 
@@ -46,3 +47,16 @@ def plan_files(node: str, stage: str, steps: Sequence[Step], state: Collection[s
         else:
             (replaced if exists else added).append(step.path)
     return FilePlan(added, replaced, removed, change)
+
+
+def describe_plan(family: Family, plan: FilePlan, scriptlets: Sequence[str]) -> str:
+    """What a transaction would change in the leaf of ``family``, for people."""
+    lines = [f"\nPlan for node {family.leaf.alias} ({family.leaf.path}); nothing was changed."]
+    for title, entries in (
+        ("Files added", plan.added),
+        ("Files replaced", plan.replaced),
+        ("Files removed", plan.removed),
+        ("Scriptlets run", scriptlets),
+    ):
+        lines += [f"{title}: {len(entries)}", *(f"  {entry}" for entry in entries)]
+    return "\n".join([*lines, f"Change of size: {plan.size_change:+} bytes"])

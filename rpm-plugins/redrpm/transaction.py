@@ -37,7 +37,12 @@ from redrpm.rpmdb import (
 from redrpm.stage import copy_tree
 from redrpm.view import FamilyView
 from redsys import seccomp
-from redsys.namespace import bound_capabilities, fork_contained, wait_status
+from redsys.namespace import (
+    bound_capabilities,
+    fork_contained,
+    in_user_namespace,
+    wait_status,
+)
 
 # What the caller's environment gives to scriptlets.
 _SCRIPTLET_VARIABLES = frozenset({"PATH", "HOME", "LANG", "LC_ALL", "TERM", "TZ"})
@@ -245,7 +250,7 @@ class ContainedTransaction:
 
     def __init__(self, transaction: NodeTransaction, channel: _Channel) -> None:
         self._channel = channel
-        self.privileged = os.geteuid() == 0 and not _in_user_namespace()
+        self.privileged = os.geteuid() == 0 and not in_user_namespace()
         self.family = transaction.family
         self.family_rpmdb = transaction.family_rpmdb
         self.root = transaction.stage.root
@@ -257,14 +262,19 @@ class ContainedTransaction:
             descendants=transaction.tree,
         )
 
-    def assemble(self, contents: TransactionContents, *, scriptlets: bool) -> None:
+    def assemble(
+        self, contents: TransactionContents, *, scriptlets: bool, in_process: bool = True
+    ) -> None:
         """Mount the view over ``root``; from here on packages may be installed.
 
-        Raises RedpakError.
+        ``in_process`` says that this process itself runs scriptlets, and not a tool that
+        redrpm.toolroot confines. Raises RedpakError.
         """
         self._assembled = True
         self._view.assemble(contents, scriptlets=scriptlets)
-        _confine_scriptlets()
+        trim_environment()
+        if in_process:
+            bound_capabilities()
         if not self.privileged:
             seccomp.install_transaction_filter()
 
@@ -292,13 +302,12 @@ class ContainedTransaction:
         return answer
 
 
-def _confine_scriptlets() -> None:
+def trim_environment() -> None:
     """What this process starts from now on is a package's program, in the view and nowhere else."""
     for name in set(os.environ) - _SCRIPTLET_VARIABLES:
         del os.environ[name]
     # They must not talk to the init system of the machine they are prepared on.
     os.environ["SYSTEMD_OFFLINE"] = "1"
-    bound_capabilities()
 
 
 def check_ancestors_untouched(family_rpmdb: FamilyRpmdb, family: Family) -> None:
@@ -340,8 +349,3 @@ def copy_dnf_state(node: Node, root: str) -> None:
             copy_tree(f"{node.path}/{place}", f"{root}/{inside}")
         else:
             os.makedirs(f"{root}/{inside}")
-
-
-def _in_user_namespace() -> bool:
-    with open("/proc/self/uid_map", encoding="ascii") as stream:
-        return stream.read().split() != ["0", "0", "4294967295"]

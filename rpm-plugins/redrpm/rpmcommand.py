@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: Apache-2.0
+"""red-rpm beyond plain queries: which part of the engine does what is asked."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from redpak.errors import RedpakError
+from redpak.family import Family, load_family, load_main, resolve_redpath
+from redrpm.owner import become_owner
+from redrpm.rpmoptions import CHANGES, DATABASE, OTHER, QUERY, VERIFY, RpmArguments
+from redrpm.rpmpaths import find_places
+
+
+def tell(text: str) -> None:
+    """A line for the user, on stderr."""
+    print(f"red-rpm: {text}", file=sys.stderr)
+
+
+def run_command(arguments: RpmArguments) -> int:
+    """Do what ``arguments`` ask for; the exit status. Raises RedpakError."""
+    os.umask(0o022)
+    _check(arguments)
+    places = find_places(arguments.own.get("--redpath"))
+    if places is not None and places.inside:
+        from redrpm.rpminside import run_inside
+
+        return run_inside(arguments, places)
+    # Looking is always possible: a node that is in a bad state is what one wants to look at.
+    looks = not any(name.startswith("--ota") for name in arguments.own)
+    looks = looks and arguments.mode not in CHANGES
+    family = _load(arguments, force=looks or "--node-force" in arguments.own)
+    if any(name.startswith("--ota") for name in arguments.own):
+        from redrpm.otacommand import run_ota
+
+        return run_ota(family, arguments)
+    if arguments.mode == VERIFY:
+        from redrpm.rpmverify import verify
+
+        become_owner(family.leaf.path, family.leaf.owner_uid)
+        return verify(family, arguments)
+    if arguments.mode in CHANGES:
+        from redrpm.rpmchange import change, change_database
+
+        become_owner(family.leaf.path, family.leaf.owner_uid)
+        run = change_database if arguments.mode == DATABASE else change
+        return run(family, arguments)
+    from redrpm.rpmquery import query
+
+    return query(family, arguments)
+
+
+def _load(arguments: RpmArguments, *, force: bool) -> Family:
+    redpath = resolve_redpath(arguments.own.get("--redpath"), os.environ)
+    main = load_main(arguments.own.get("--rmain"), os.environ)
+    return load_family(redpath, main=main, force=force)
+
+
+def _check(arguments: RpmArguments) -> None:
+    own = arguments.own
+    if arguments.mode == OTHER and not any(name.startswith("--ota") for name in own):
+        if set(own) - {"--redpath", "--rmain", "--family"}:
+            raise RedpakError(
+                f"{', '.join(sorted(set(own)))}: nothing to do", hint="see red-rpm --help"
+            )
+        return
+    if arguments.mode not in CHANGES:
+        for name in ("--plan", "--forcenode"):
+            if name in own:
+                raise RedpakError(f"{name} goes with a change, such as -i, -U or -e")
+    if "--family" in own and arguments.mode not in (QUERY, VERIFY):
+        raise RedpakError("--family goes with -q or -V", hint="a change is always one node's")

@@ -102,6 +102,7 @@ def family_names(family: Family, *, environ: Mapping[str, str], caller: Caller) 
         "LEAF_NAME": leaf.name,
         "LEAF_PATH": leaf.path,
         "LEAF_INFO": leaf.config.headers.info,
+        "FAMILY_ALIASES": ":".join(node.alias for node in family.nodes),
         "UID": str(caller.uid),
         "GID": str(caller.gid),
         "PID": str(caller.pid),

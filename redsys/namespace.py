@@ -82,7 +82,7 @@ CAP_SYS_CHROOT = 18
 
 
 def bound_capabilities(*, also: Collection[int] = ()) -> None:
-    """Leave the programs that this process starts only the capabilities of scriptlets, and ``also``.
+    """Leave the programs that this process starts the capabilities of scriptlets, and ``also``.
 
     The process itself keeps its own: it still mounts and changes its root. Raises OSError.
     """

@@ -53,8 +53,8 @@ _VOLATILE = frozenset(("PID", "UUID", "TODAY"))
 # Names that have a value whatever the environment says: redpak.expand.family_names, own_names.
 _FIXED_NAMES = frozenset((
     "NODE_ALIAS", "NODE_NAME", "NODE_PATH", "NODE_INFO", "LEAF_ALIAS", "LEAF_NAME", "LEAF_PATH",
-    "LEAF_INFO", "UID", "GID", "PID", "USER", "LOGNAME", "HOSTNAME", "TODAY", "UUID",
-    "redpak_MAIN"))
+    "LEAF_INFO", "FAMILY_ALIASES", "UID", "GID", "PID", "USER", "LOGNAME", "HOSTNAME", "TODAY",
+    "UUID", "redpak_MAIN"))
 # What the environment of an Execfd command has and no file of the family gives.
 _COMMAND_NAMES = frozenset(("HOSTNAME", "USER", "REDPESK_VERSION", "redpak_TMPL"))
 # Variables that a shell sets itself.

@@ -7,7 +7,7 @@ import os
 import re
 import subprocess
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import groupby
 
 from redpak.errors import RedpakError
@@ -15,12 +15,7 @@ from redpak.family import Family
 from redrpm.locking import lock_family
 from redrpm.ownership import Ownership
 from redrpm.rpmcommand import tell
-from redrpm.rpmdb import (
-    FamilyRpmdb,
-    Member,
-    build_family_rpmdb,
-    family_members,
-)
+from redrpm.rpmdb import build_family_rpmdb, family_members
 from redrpm.rpmoptions import CHECKSIG, RpmArguments
 from redrpm.rpmpaths import Places
 from redsys.run import pass_through
@@ -31,8 +26,8 @@ _NODE_TAG = re.compile(r"%(-?)(\d*)\{(NODE|NODE_PATH)\}", re.IGNORECASE)
 _FORMATS = ("--qf", "--queryformat")
 # Options by which rpm shows something else than the names of packages.
 _OTHER_VIEWS = frozenset(
-    "l c d s i L A R P --list --configfiles --docfiles --licensefiles --artifactfiles --state --dump"
-    " --info --scripts --requires --provides --conflicts --obsoletes --recommends --suggests"
+    "l c d s i L A R P --list --configfiles --docfiles --licensefiles --artifactfiles --state"
+    " --dump --info --scripts --requires --provides --conflicts --obsoletes --recommends --suggests"
     " --supplements --enhances --changelog --changes --xml --triggerscripts --triggers"
     " --filetriggerscripts --filetriggers --last --dupes --filesbypkg --fileclass --filecolor"
     " --fileprovide --filerequire --filecaps --qf --queryformat".split()
@@ -47,7 +42,7 @@ def query(family: Family, arguments: RpmArguments) -> int:
             members = family_members(family)
             places = Places([node.path for node in reversed(family.nodes)])
             if arguments.names_packages_by_path:
-                owners = _map_paths(arguments, places)
+                owners = map_paths(arguments, places)
             else:
                 owners = {family.leaf.path}
             # Signatures are checked with the keys of the whole family.
@@ -57,7 +52,13 @@ def query(family: Family, arguments: RpmArguments) -> int:
             rpmdb = build_family_rpmdb(members, f"{work}/rpmdb")
             if "--family" not in arguments.own:
                 return pass_through(["rpm", "--dbpath", rpmdb.directory, *arguments.for_rpm])
-            return FamilyQuery(family, rpmdb, arguments).run()
+            ownership = Ownership(family, rpmdb)
+
+            def find_node(number: int) -> tuple[str, str]:
+                owner = ownership.owner(number)
+                return ownership.alias(owner), owner
+
+            return FamilyQuery(rpmdb.directory, find_node, arguments).run()
     except OSError as err:
         raise RedpakError(f"cannot read the rpmdbs of the family: {err}") from err
     finally:
@@ -65,7 +66,7 @@ def query(family: Family, arguments: RpmArguments) -> int:
             lock.release()
 
 
-def _map_paths(arguments: RpmArguments, places: Places) -> set[str]:
+def map_paths(arguments: RpmArguments, places: Places) -> set[str]:
     """Replace the words, which are paths, by the packages' own; the nodes they lead to."""
     mapped = [places.map(word) for word in arguments.words]
     arguments.words = [path for _node, path in mapped]
@@ -75,13 +76,13 @@ def _map_paths(arguments: RpmArguments, places: Places) -> set[str]:
 class FamilyQuery:
     """A query of a family rpmdb that says which node each package lives in."""
 
-    def __init__(self, family: Family, rpmdb: FamilyRpmdb, arguments: RpmArguments) -> None:
-        ownership = Ownership(family, rpmdb)
+    def __init__(
+        self, rpmdb: str, find_node: Callable[[int], tuple[str, str]], arguments: RpmArguments
+    ) -> None:
+        """``find_node`` gives alias and path of the node that owns a header, by its number."""
         self._arguments = arguments
-        self._directory = rpmdb.directory
-        self._node = lambda number: (
-            ownership.alias(ownership.owner(number)), ownership.owner(number)
-        )
+        self._directory = rpmdb
+        self._node = find_node
 
     def run(self) -> int:
         """Print the answer; rpm's exit status. Raises RedpakError."""
@@ -136,8 +137,3 @@ def _name_node(word: str, alias: str, path: str) -> str:
         return padded.replace("\\", "\\\\").replace("%", "%%")
 
     return _NODE_TAG.sub(replace, word)
-
-
-def leaf_member(family: Family) -> Member:
-    """The rpmdb of the leaf alone."""
-    return family_members(family)[-1]

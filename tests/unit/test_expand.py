@@ -64,7 +64,8 @@ def test_every_name_of_the_design_is_there() -> None:
     expected = {
         "NODE_ALIAS": "one", "NODE_NAME": "name-one", "NODE_PATH": "/pool/one",
         "NODE_INFO": "the one", "LEAF_ALIAS": "two", "LEAF_NAME": "name-two",
-        "LEAF_PATH": "/pool/one/two", "LEAF_INFO": "the two", "UID": "1000", "GID": "100",
+        "LEAF_PATH": "/pool/one/two", "LEAF_INFO": "the two",
+        "FAMILY_ALIASES": "one:two", "UID": "1000", "GID": "100",
         "PID": "4242", "USER": "ann", "LOGNAME": "ann", "HOSTNAME": "host",
         "TODAY": "2026-01-31", "UUID": CALLER.uuid, "NODE_PREFIX": "",
         "CGROUPS_MOUNT_POINT": "/sys/fs/cgroup", "redpak_MAIN": "/conf/main.yaml",

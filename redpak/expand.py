@@ -102,7 +102,7 @@ def family_names(family: Family, *, environ: Mapping[str, str], caller: Caller) 
         "LEAF_NAME": leaf.name,
         "LEAF_PATH": leaf.path,
         "LEAF_INFO": leaf.config.headers.info,
-        "FAMILY_ALIASES": ":".join(node.alias for node in family.nodes),
+        "FAMILY_ALIASES": family_aliases(family),
         "UID": str(caller.uid),
         "GID": str(caller.gid),
         "PID": str(caller.pid),
@@ -123,6 +123,11 @@ def node_names(family: Family, node: Node | None, *, environ: Mapping[str, str],
     names = family_names(family, environ=environ, caller=caller)
     names.update(own_names(node))
     return names
+
+
+def family_aliases(family: Family) -> str:
+    """The aliases of the nodes, the oldest first; none has a colon."""
+    return ":".join(node.alias for node in family.nodes)
 
 
 def own_names(node: Node | None) -> dict[str, str]:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from redpak.effective import EffectiveConfig, Overridden
-from redpak.expand import expand_known, literal, own_names
+from redpak.expand import expand_known, family_aliases, literal, own_names
 from redpak.family import Family
 from redpak.findings import Origin
 from redpak.kinds import Share
@@ -48,8 +48,10 @@ def effective_data(family: Family, effective: EffectiveConfig, *, expanded: bool
 
     Not expanded, the names of the node a text stands in are replaced, the others stay names.
     """
-    known = {"redmain": own_names(None),
-             **{node.alias: own_names(node) for node in family.nodes}}
+    # A single node would be a family of its own.
+    aliases = {"FAMILY_ALIASES": family_aliases(family)}
+    known = {"redmain": own_names(None) | aliases,
+             **{node.alias: own_names(node) | aliases for node in family.nodes}}
 
     def write(value: str, raw: str, node: str) -> str:
         return literal(value) if expanded else expand_known(raw, known[node])

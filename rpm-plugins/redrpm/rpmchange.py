@@ -98,11 +98,12 @@ class RpmChange:
                 f"node {self._family.leaf.alias}: its family insists on signatures (gpgcheck)",
                 hint=f"leave out {', '.join(_UNCHECKED)}",
             )
+        asked = bool(self._arguments.words)
         incoming = self._read_incoming()
+        if asked and not self._arguments.words:
+            # The node has none of what was to be freshened.
+            return 0
         outgoing = self._find_outgoing()
-        if self._arguments.mode != KEYS and not self._arguments.words:
-            # Nothing fits: rpm says what it makes of that.
-            outgoing = []
         with open_rpmdb(self._rpmdb.directory) as ts:
             triggers = read_triggers(ts)
         scriptlets = list_scriptlets([*incoming, *outgoing])
@@ -177,8 +178,6 @@ class RpmChange:
         if arguments.has("F", "--freshen"):
             # Only what the node itself has is freshened.
             pairs = [pair for pair in pairs if pair[1][rpm.RPMTAG_NAME] not in ancestors]
-            if paths and not pairs:
-                return []
         for _path, header in pairs:
             self._check_incoming(header, ancestors)
         self._files = arguments.words = [path for path, _header in pairs]

@@ -20,22 +20,24 @@ if TYPE_CHECKING:
 HELP = """\
 Usage: red-rpm --redpath=DIR [OPTION...]
 
-rpm on a node: queries and verification look at its own packages, changes go through the family.
+rpm on a node: queries and verification look at its own packages, changes go through its family.
 
-  --redpath=DIR (--rpath, --rp)   the node (default: the environment variable REDPATH; in the
-                                  namespace of a node, that node)
-  --rmain=FILE                    configuration of the core OS (default: redpak_MAIN, else
-                                  /etc/redpak/main.yaml)
-  --family                        query or verify the packages of the whole family; %{NODE} in a
-                                  query format is the alias of the node that a package lives in
-  --forcenode                     give the node its own copy of packages that an ancestor has
-  --node-force                    work on a node that was moved or is not enabled, and let a change
-                                  through that breaks child nodes
-  --plan                          show what a change would do to the node's files, and do not do it
-  --ota=BUNDLE                    apply a signed bundle: a directory or a tar file
-  --ota-rollback                  return to what the node was before its last bundle
-  --ota-list                      list the bundles that were applied
-  --ota-state                     print what a bundle for this node has to start from
+Options for nodes:
+  --redpath=DIR, --rpath, --rp  the node (default: the environment variable REDPATH; in the
+                                namespace of a node, that node)
+  --rmain=FILE                  configuration of the core OS (default: redpak_MAIN, else
+                                /etc/redpak/main.yaml)
+  --family                      query or verify the packages of the whole family; %{NODE} in a
+                                query format is the alias of the node that a package lives in,
+                                %{NODE_PATH} its directory
+  --forcenode                   give the node its own copy of packages that an ancestor has
+  --node-force                  work on a node that was moved or is not enabled, and let a change
+                                through that breaks child nodes
+  --plan                        show what a change would do to the node's files, and do not do it
+  --ota=BUNDLE                  apply a signed bundle: a directory or a tar file
+  --ota-rollback                return to what the node was before its last bundle
+  --ota-list                    list the bundles that were applied
+  --ota-state                   print what a bundle for this node has to start from
 
 All other options are those of rpm:
 

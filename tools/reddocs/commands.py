@@ -87,7 +87,8 @@ def help_text(words: Sequence[str]) -> str:
                           capture_output=True, text=True, env=environ, cwd="/")
     if done.returncode != 0:
         raise RuntimeError(f"{' '.join(words)} --help: status {done.returncode}: {done.stderr}")
-    return done.stdout
+    # red-rpm goes on with the help of the rpm that is installed.
+    return done.stdout.partition("All other options are those of rpm")[0]
 
 
 def options_of(words: Sequence[str]) -> list[Option]:

@@ -3,12 +3,12 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 import pytest
 
 from support.actors import SYSTEM_PATH, actor_kinds, describe, find_actor
+from support.console import missing_lines, read_steps
 
 WAYS = {"user": [("user",)], "root": [("root",), ("root", "--root")]}
 
@@ -26,16 +26,17 @@ def test_the_demo_ends_well_and_leaves_nothing(
     assert done.returncode == 0, describe(done)
     assert done.stdout.endswith("\ndemo: OK\n")
     assert list(pool.iterdir()) == []
-    assert missing_commands(readable_checkout / "README.md", done.stdout, pool) == []
+    assert missing_from(readable_checkout / "README.md", done.stdout, pool) == []
 
 
-def missing_commands(readme: Path, output: str, pool: Path) -> list[str]:
-    """The command lines of README's Quick Start that the demo did not print."""
+def missing_from(readme: Path, output: str, pool: Path) -> list[str]:
+    """What README's Quick Start shows, commands and their output, and the demo did not print."""
+    printed = output.replace(str(pool), "/var/tmp/pool")
     quick_start = readme.read_text().partition("## Quick Start")[2].partition("\n## ")[0]
-    printed = re.sub(r"\b\d{4,5}\b", "PORT", output.replace(str(pool), "/var/tmp/pool"))
-    lines = re.findall(r"^\$ .*$", re.sub(r"\b\d{4,5}\b", "PORT", quick_start), re.MULTILINE)
-    assert len(lines) > 10
-    return [line for line in lines if line not in printed]
+    steps = list(read_steps(quick_start))
+    assert len(steps) > 10
+    shown = [line for step in steps for line in (f"$ {step.command}", *step.shown)]
+    return missing_lines(shown, printed)
 
 
 @pytest.mark.parametrize("kind", [kind for kind in actor_kinds() if kind == "user"])

@@ -4,11 +4,12 @@
 Every fenced block ```console of README.md and docs/*.md is run, block after block of a page in one
 bash, in an empty home directory, as an ordinary user and as root. The rules for whoever writes one:
 
-- `$ COMMAND` is run by everybody, `# COMMAND` by root alone. A command goes on over lines that end in
-  a backslash, and over a here-document. A prompt that ends in `&` starts a background job; the next
-  command waits until the lines shown for it are there.
+- `$ COMMAND` is run by everybody, `# COMMAND` by root alone. A command goes on over lines that end
+  in a backslash, and over a here-document. A command that ends in `&` starts a background job; the
+  next one waits until the lines shown for it are there.
 - `/var/tmp/pool` is where nodes are: an empty directory of the test's own. `/var/tmp/repos` has the
-  repositories of examples/: platform.repo (agl-httpd, libaglhttp) and application.repo (helloworld).
+  repositories of examples/: platform.repo (agl-httpd, libaglhttp) and application.repo
+  (helloworld).
 - A command must end with status 0, or else `$ echo $?` must be the next one.
 - The lines below a command must be among its output (stdout and stderr), in this order; more may
   stand between and around them. `...` stands for anything, in a line too. Widths of columns, times,
@@ -73,7 +74,7 @@ def _read_block(lines: Sequence[str], first: int, left_to: str) -> Iterator[Step
     for number, line in enumerate(lines, first + 1):
         if until and step:
             step.command += f"\n{line}"
-            if until == "\\" and not line.endswith("\\") or line == until:
+            if (until == "\\" and not line.endswith("\\")) or line == until:
                 until = ""
             continue
         if re.match(r"[$#] ", line):

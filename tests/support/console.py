@@ -15,6 +15,8 @@ bash, in an empty home directory, as an ordinary user and as root. The rules for
   stand between and around them. `...` stands for anything, in a line too. Widths of columns, times,
   dates, sizes, speeds, process numbers, ports, UUIDs and addresses need not be the same.
 - `<!-- console: setup COMMAND -->` anywhere on the page is run there, unseen, and must succeed.
+- `<!-- console: setup family -->` makes the nodes of the Quick Start: /var/tmp/pool/core, with the
+  alias agl-core and agl-httpd in it, and /var/tmp/pool/core/demo, with agl-demo and helloworld.
 - `<!-- console: run by tests/integration/FILE.py -->` before a block leaves it to that test, which
   must have the first words of its commands.
 
@@ -34,6 +36,14 @@ from pathlib import Path
 from support.actors import Actor
 
 POOL, REPOS = "/var/tmp/pool", "/var/tmp/repos"
+_FAMILY = " && ".join(
+    f"red-dnf red-manager --redpath={path} --create --alias={alias} --add-repo={REPOS}/{repo}.repo"
+    f" && red-dnf red-install --redpath={path} -y {package}"
+    for path, alias, repo, package in (
+        (f"{POOL}/core", "agl-core", "platform", "agl-httpd"),
+        (f"{POOL}/core/demo", "agl-demo", "application", "helloworld"),
+    )
+)
 
 
 @dataclass
@@ -56,7 +66,8 @@ def read_steps(page: str) -> Iterator[Step]:
         at += 1
         directive = re.fullmatch(r"<!-- console: (setup|run by) (.*) -->", line)
         if directive and directive[1] == "setup":
-            yield Step(at, directive[2], prompt="")
+            command = _FAMILY if directive[2] == "family" else directive[2]
+            yield Step(at, command, prompt="")
         elif directive:
             left_to = directive[2]
         elif line.startswith("```"):

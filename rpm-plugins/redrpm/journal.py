@@ -22,6 +22,7 @@ from typing import Optional
 
 from redpak.errors import RedpakError
 from redpak.files import write_file_atomic
+from redrpm.running import find_oldest_start, is_in_use, keep_layers_only, leave_layers
 from redrpm.stage import Stage, remove_tree
 from redsys import libc
 
@@ -150,6 +151,7 @@ def finish(node: str, state_dir: str, stage: Stage) -> None:
         os.makedirs(saved, mode=0o700, exist_ok=True)
         if not os.path.isdir(stage.path):
             raise ValueError("its stage is gone")
+        leave_layers(node, stage, saved, [step.path for step in journal.steps])
         numbered = enumerate(journal.steps)
         for directory, steps in groupby(numbered, lambda pair: os.path.dirname(pair[1].path)):
             with _reach_directory(node, directory) as parent:
@@ -188,10 +190,17 @@ def generations(state_dir: str) -> list[int]:
 
 
 def discard_generations(state_dir: str, *, keep: int) -> None:
-    """Remove every previous generation but ``keep``, incomplete ones included."""
-    for name in os.listdir(state_dir):
-        if name.startswith("previous.") and name != f"previous.{keep}":
-            remove_tree(f"{state_dir}/{name}")
+    """Remove every previous generation but ``keep``, incomplete ones included, and but for the
+    directories that applications still run on."""
+    others = [name for name in os.listdir(state_dir)
+              if name.startswith("previous.") and name != f"previous.{keep}"]
+    oldest_start = find_oldest_start(os.path.dirname(state_dir)) if others else None
+    for name in others:
+        saved, number = f"{state_dir}/{name}", name.partition(".")[2]
+        if number.isdigit() and is_in_use(saved, int(number), oldest_start):
+            keep_layers_only(saved)
+        else:
+            remove_tree(saved)
 
 
 def _take(step: Step, parent: int, stage: str, saved: str) -> None:

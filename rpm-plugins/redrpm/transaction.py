@@ -22,6 +22,7 @@ from redpak.node import Node
 from redrpm.contents import TransactionContents
 from redrpm.delta import Delta, DeltaRules, read_delta
 from redrpm.hold import NodeHold
+from redrpm.linker import is_merged, keep_linker_cache, make_linker_cache
 from redrpm.locking import Notify
 from redrpm.plan import FilePlan, plan_files
 from redrpm.rpmdb import (
@@ -254,6 +255,7 @@ class ContainedTransaction:
         self.family = transaction.family
         self.family_rpmdb = transaction.family_rpmdb
         self.root = transaction.stage.root
+        self._delta = transaction.stage.delta
         self._assembled = False
         self._view = FamilyView(
             transaction.stage,
@@ -283,7 +285,12 @@ class ContainedTransaction:
 
         The rpmdb and dnf's history must be closed. Raises RedpakError: the node is as it was.
         """
+        cache = None
+        if self._assembled and is_merged(self.family):
+            cache = make_linker_cache(self.family, self.root, self._delta)
         notes: list[str] = self._ask("commit")["notes"]
+        if cache is not None:
+            keep_linker_cache(self.family, cache)
         return notes
 
     def plan(self) -> FilePlan:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -69,3 +70,75 @@ def test_what_a_scriptlet_saw_is_what_the_application_sees(child: Wrapped) -> No
                                "ls /usr/lib/beacon/plugins; beacon-report")
     assert seen.split() == ["daemon-1", "platform-1", "hello-1", "reverse.so", "upper.so",
                             "report:", "hello-1"]
+
+
+def linker_caches(node: Wrapped) -> dict[str, bytes]:
+    return {path.name: path.read_bytes()
+            for path in (node.node.path / ".redpak").glob("ld.so.cache-*")}
+
+
+def test_the_linkers_cache_is_made_at_commit_and_used_by_the_first_launch(child: Wrapped) -> None:
+    made = linker_caches(child)
+    assert len(made) == 1
+    listed = child.output("/sbin/ldconfig", "-p")
+    assert "libbeacon.so.1 (libc6" in listed and "=> /usr/lib64/beacon/libbeacon.so.1" in listed
+    # What the core OS's own cache has is there too.
+    assert "libc.so.6 (libc6" in listed
+    assert linker_caches(child) == made
+
+
+def test_the_linkers_cache_is_never_stale(child: Wrapped, parent: Wrapped) -> None:
+    """Changes of an ancestor under a child's feet, with no transaction at all."""
+    def where() -> str:
+        assert child.run("/usr/sbin/beacond", "x").returncode == 0
+        lines = child.output("/sbin/ldconfig", "-p").splitlines()
+        return next(line.partition("=> ")[2] for line in lines if "libbeacon" in line)
+
+    assert [where(), where()] == ["/usr/lib64/beacon/libbeacon.so.1"] * 2
+    libraries, conf = parent.node.path / "usr/lib64", parent.node.path / "etc/ld.so.conf.d"
+    (libraries / "beacon/libbeacon.so.1").rename(libraries / "libbeacon.so.1")
+    assert [where(), where()] == ["/usr/lib64/libbeacon.so.1"] * 2
+    (libraries / "other").mkdir()
+    (libraries / "libbeacon.so.1").rename(libraries / "other/libbeacon.so.1")
+    (conf / "beacon.conf").write_text("/usr/lib64/other\n")
+    assert [where(), where()] == ["/usr/lib64/other/libbeacon.so.1"] * 2
+
+
+SEES = ("cat /usr/share/beacon/greeting /etc/beacon/platform.conf; ls /usr/share/beacon; "
+        "beacon-filter x; beacon-report")
+
+
+@pytest.fixture(scope="session")
+def newer(session_pool: Path) -> Path:
+    """Another version of the platform, with one file more and one less."""
+    return build_beacon(session_pool / "beacon2", "2")
+
+
+def test_a_running_application_sees_the_whole_old_node_and_the_next_the_new_one(
+    child: Wrapped, parent: Wrapped, newer: Path
+) -> None:
+    """What it looked at before, what it did not, what is listed: all from before the commit."""
+    script = (f"cat /usr/share/beacon/greeting; [ -e /usr/share/beacon/new ]; echo ready; "
+              f"read line; {SEES}")
+    parent.node.dnf("red-manager", "--add-repo", newer / "platform.repo")
+    with child.started("sh", "-c", script, stdin=subprocess.PIPE) as running:
+        assert running.stdout is not None and running.stdin is not None
+        assert [running.stdout.readline(), running.stdout.readline()] == ["hello-1\n", "ready\n"]
+        parent.node.dnf("red-upgrade", "-y")
+        new = ["hello-2", "platform-2", "greeting", "new", "reverse.so:", "x", "upper.so:", "X",
+               "report:", "hello-2"]
+        assert child.shell(SEES).split() == new
+        # Another commit does not take away what it runs on.
+        parent.node.dnf("red-reinstall", "-y", "beacon-platform")
+        parent.node.dnf("red-reinstall", "-y", "beacon-platform")
+        running.stdin.write("\n")
+        running.stdin.flush()
+        assert running.stdout.read().split() == [
+            "hello-1", "platform-1", "greeting", "reverse.so:", "x", "upper.so:", "X", "report:",
+            "hello-1"]
+        assert running.wait() == 0
+    assert child.shell(SEES).split() == new
+    parent.node.dnf("red-reinstall", "-y", "beacon-platform")
+    kept = sorted((parent.node.path / ".redpak").glob("previous.*"))
+    assert len(kept) == 1 and not list(kept[0].glob("layer.*"))
+    assert parent.output("rpm", "-V", "--nouser", "--nogroup", "beacon-platform") == ""

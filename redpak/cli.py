@@ -57,6 +57,8 @@ def _parser() -> argparse.ArgumentParser:
                         help="below ancestors that are not enabled or were moved, too")
 
     tree = _command(commands, "tree", run_tree, "show the nodes with their states")
+    tree.add_argument("-v", "--verbose", action="store_true",
+                      help="with the name, the place and the info of each node")
     tree.add_argument("--redroot", metavar="DIR", help="every node below this directory")
 
     _command(commands, "config", run_config, "show a node's own configuration")
@@ -98,6 +100,8 @@ def _command(commands: Any, name: str, run: Any, summary: str) -> argparse.Argum
                         help="the core OS's configuration (default: $redpak_MAIN)")
     parser.add_argument("--admin", action="store_true",
                         help="with the administrative configuration")
+    parser.add_argument("-q", "--quiet", action="store_true", help="print only what was asked for, "
+                        "and errors: no warnings, no report of what was done")
     output = parser.add_mutually_exclusive_group()
     output.add_argument("--yaml", action="store_true", help="print YAML for programs")
     output.add_argument("--json", action="store_true", help="print JSON for programs")
@@ -139,7 +143,7 @@ def run_create(options: argparse.Namespace) -> int:
                            info=options.info, force=options.force)
     done = "updated" if options.update else "created"
     _print(options, {"alias": node.alias, "name": node.name, "path": node.path},
-           f"{done} node {node.alias} at {node.path}\n")
+           "" if options.quiet else f"{done} node {node.alias} at {node.path}\n")
     return 0
 
 
@@ -152,7 +156,8 @@ def run_tree(options: argparse.Namespace) -> int:
         read_node(redpath)
         root = [redpath, *find_ancestors(redpath)][-1]
     entries = read_tree(root)
-    _print(options, [entry.data() for entry in entries], draw_tree(entries, colour=_colour()))
+    _print(options, [entry.data() for entry in entries], draw_tree(
+        entries, colour=_colour(), verbose=options.verbose))
     return 0
 
 
@@ -169,7 +174,7 @@ def _effective(options: argparse.Namespace, redpath: str, *, strict: bool = Fals
                provenance: bool = False) -> Data:
     family = load_family(redpath, main=_load_main(options), admin=options.admin, force=True)
     effective = merge_family(family, environ=os.environ, caller=Caller.current(), strict=strict)
-    for warning in effective.warnings:
+    for warning in () if options.quiet else effective.warnings:
         print(f"{PROGRAM}: warning: {warning}", file=sys.stderr)
     data = effective_data(family, effective, expanded=options.expand)
     return {**data, "provenance": provenance_data(effective)} if provenance else data

@@ -34,11 +34,14 @@ class TreeEntry:
     state: NodeState
     packages: int | None
     problem: str = ""
+    name: str = ""
+    info: str = ""
 
     def data(self) -> Data:
         """The entry for programs."""
         return {"path": self.path, "parent": self.parent, "alias": self.alias,
-                "state": self.state.value, "packages": self.packages, "problem": self.problem}
+                "state": self.state.value, "packages": self.packages, "problem": self.problem,
+                "name": self.name, "info": self.info}
 
 
 def read_tree(root: str) -> list[TreeEntry]:
@@ -61,14 +64,15 @@ def _read_entry(path: str, parent: str) -> TreeEntry:
         return TreeEntry(path, parent, node.alias, node.status.state,
                          count_packages(node.rpmdb_dir),
                          "" if node.status.realpath == path else
-                         f"created at {node.status.realpath}")
+                         f"created at {node.status.realpath}", node.name,
+                         node.config.headers.info)
     except RedpakError as error:
         return TreeEntry(path, parent, os.path.basename(path), NodeState.ERROR, None,
                          str(error).splitlines()[0])
 
 
-def draw_tree(entries: Sequence[TreeEntry], *, colour: bool) -> str:
-    """The tree with box drawing, one node a line."""
+def draw_tree(entries: Sequence[TreeEntry], *, colour: bool, verbose: bool = False) -> str:
+    """The tree with box drawing, one node a line; `verbose` adds a line with name and info."""
     children: dict[str, list[TreeEntry]] = {}
     for entry in entries:
         children.setdefault(entry.parent, []).append(entry)
@@ -78,6 +82,9 @@ def draw_tree(entries: Sequence[TreeEntry], *, colour: bool) -> str:
         entry, head, indent = pending.pop()
         lines.append(head + _describe(entry, colour=colour))
         below = children.get(entry.path, [])
+        if verbose and entry.name:
+            bar = "│   " if below else "    "
+            lines.append(f"{indent}{bar}{entry.name}  {entry.info}".rstrip())
         pending += [(child, indent + ("└── " if child is below[-1] else "├── "),
                      indent + ("    " if child is below[-1] else "│   "))
                     for child in reversed(below)]

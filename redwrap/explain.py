@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+import sys
 from collections.abc import Iterable, Sequence
 from typing import Any, Optional
 
@@ -24,14 +26,16 @@ def plan_as_text(plan: LaunchPlan) -> str:
 
 
 def explain_plan(plan: LaunchPlan, config: EffectiveConfig) -> str:
-    """Each mount, variable and tag, with the node, file and line that gave it."""
+    """Each mount, variable and tag, with the node, file and line that gave it; on a terminal in
+    tables that fit, else at full length."""
+    columns = shutil.get_terminal_size().columns if sys.stdout.isatty() else 0
     mounts = [(step.mount, step.describe(), *_where(step.origin)) for step in plan.mounts]
     variables = [(step.key, step.describe(), *_where(step.origin)) for step in plan.operations
                  if isinstance(step, (SetVariable, UnsetVariable))]
     return "\n\n".join((
-        _table(("MOUNT", "WHAT", "NODE", "WHERE"), mounts),
-        _table(("VARIABLE", "VALUE", "NODE", "WHERE"), variables),
-        _table(("TAG", "VALUE", "NODE", "WHERE"), list(_tag_rows(config)))))
+        _table(("MOUNT", "WHAT", "NODE", "WHERE"), mounts, columns),
+        _table(("VARIABLE", "VALUE", "NODE", "WHERE"), variables, columns),
+        _table(("TAG", "VALUE", "NODE", "WHERE"), list(_tag_rows(config)), columns)))
 
 
 def _tag_rows(config: EffectiveConfig) -> Iterable[tuple[str, ...]]:
@@ -54,13 +58,26 @@ def _where(origin: Optional[Origin]) -> tuple[str, str]:
     return _ADDED if origin is None else (origin.node, str(origin))
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Columns, each as wide as its widest cell; the last one is not filled up."""
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]], columns: int) -> str:
+    """Columns, each as wide as its widest cell; the last one is not filled up. What does not fit
+    is cut: the second column at its end, the last one, a place in a file, at its start."""
     cells = [list(row) for row in (head, *rows)]
-    widths = [max(len(row[column]) for row in cells) for column in range(len(head) - 1)]
+    widths = [max(len(row[column]) for row in cells) for column in range(len(head))]
+    over = sum(widths) + 2 * (len(head) - 1) - columns if columns else 0
+    for column, least in ((1, 24), (3, 24), (0, 20), (1, 12)):
+        cut = min(max(over, 0), max(widths[column] - least, 0))
+        widths[column] -= cut
+        over -= cut
     return "\n".join(
-        "  ".join([*(cell.ljust(width) for cell, width in zip(row, widths)), row[-1]])
+        "  ".join(_cut(cell, width, at_start=column == len(head) - 1).ljust(width)
+                  for column, (cell, width) in enumerate(zip(row, widths))).rstrip()
         for row in cells)
+
+
+def _cut(text: str, width: int, *, at_start: bool) -> str:
+    if len(text) <= width:
+        return text
+    return f"...{text[3 - width:]}" if at_start else f"{text[:width - 3]}..."
 
 
 def plan_as_json(plan: LaunchPlan) -> str:

@@ -186,6 +186,8 @@ def configure_repositories(base: Any, node: Node) -> None:
     if os.path.exists(own_conf):
         conf.read(own_conf, priority=dnf.conf.PRIO_MAINCONFIG)
     conf.config_file_path = own_conf
+    if os.environ.get("NO_COLOR") and conf.color == "auto":  # dnf does not know of it
+        conf.color = "never"
     # dnf takes the directory for a pattern.
     conf.reposdir = [glob.escape(node.repos_dir)]
     conf.varsdir = [node.vars_dir]

@@ -13,23 +13,15 @@ import dnf.cli.commands
 import dnf.cli.demand
 import dnf.conf
 import dnf.exceptions
-import rpm
 
-from reddnf.session import (
-    ReadSession,
-    Session,
-    WriteSession,
-    releasever,
-    use_family_rpmdb,
-)
+from reddnf.session import DnfSession, open_session, releasever
 from redpak.errors import RedpakError
 from redpak.expand import Caller
 from redpak.family import Family, load_family, load_main, resolve_redpath
 from redpak.merge import merge_family
 from redpak.node import Node
-from redrpm.contents import read_header
 from redrpm.owner import become_owner
-from redrpm.rpmdb import family_members, names_of_member
+from redrpm.session import Session, find_forced, use_family_rpmdb
 from redsys.lock import NodeBusyError
 
 
@@ -71,7 +63,7 @@ class NodeCommand(dnf.cli.commands.Command):
     """
 
     changing_words: Optional[frozenset[str]] = frozenset()
-    session: Session
+    session: DnfSession
 
     def set_argparser(self, parser: Any) -> None:
         super().set_argparser(parser)
@@ -106,14 +98,14 @@ class NodeCommand(dnf.cli.commands.Command):
             raise dnf.exceptions.LockError(str(err)) from err
         except RedpakError as err:
             raise dnf.exceptions.Error(str(err)) from err
-        configure_base(self.base, self.session, self.opts)
+        configure_base(self.base, self.session.session, self.opts)
         super().pre_configure()
 
     def configure(self) -> None:
         self.cli.demands.__class__ = _OwnerDemands
         super().configure()
         try:
-            _enforce_gpgcheck(self.base, self.session.family)
+            _enforce_gpgcheck(self.base, self.session.session.family)
         except RedpakError as err:
             raise dnf.exceptions.Error(str(err)) from err
 
@@ -121,19 +113,18 @@ class NodeCommand(dnf.cli.commands.Command):
         super().run_transaction()
         self.session.finish(self.base)
 
-    def _open_session(self, family: Family) -> Session:
+    def _open_session(self, family: Family) -> DnfSession:
         opts = self.opts
-        if not self._changes_node():
-            return ReadSession(family, wait=not self.base.conf.exit_on_lock)
         plan = getattr(opts, "plan", False)
         if plan:
             # Nothing can happen to the node: there is nothing to confirm.
             self.base.conf.assumeyes = True
-        return WriteSession(
+        return open_session(
             family,
+            changing=self._changes_node(),
             wait=not self.base.conf.exit_on_lock,
             force=opts.node_force,
-            forced=self._forced_names(family) if getattr(opts, "forcenode", False) else (),
+            forced=self._forced_names(family) if getattr(opts, "forcenode", False) else set(),
             plan=plan,
         )
 
@@ -146,25 +137,13 @@ class NodeCommand(dnf.cli.commands.Command):
 
     def _forced_names(self, family: Family) -> set[str]:
         """Names of the ancestors' packages that the command line names, or brings as files."""
-        specs = list(getattr(self.opts, "pkg_specs", []))
-        files = getattr(self.opts, "filenames", [])
-        held = {
-            name
-            for member in family_members(family)[:-1]
-            for name in names_of_member(member)
-        }
-        # "foo-devel" starts with "foo-" too: the longest name that fits is meant.
-        meant = {max((n for n in held if _fits(spec, n)), key=len, default="") for spec in specs}
-        return (meant | {read_header(path)[rpm.RPMTAG_NAME] for path in files}) & held
+        specs = getattr(self.opts, "pkg_specs", [])
+        return find_forced(family, specs, getattr(self.opts, "filenames", []))
 
     def _load_family(self) -> Family:
         redpath = resolve_redpath(self.opts.redpath, os.environ)
         main = load_main(self.opts.rmain, os.environ)
         return load_family(redpath, main=main, force=self.opts.node_force)
-
-
-def _fits(spec: str, name: str) -> bool:
-    return spec == name or spec.startswith((f"{name}-", f"{name}."))
 
 
 def configure_base(base: Any, session: Session, opts: Any) -> None:

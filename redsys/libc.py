@@ -85,3 +85,8 @@ def syncfs(path: str) -> None:
         _check(_libc.syncfs(fd), f"syncfs {path}")
     finally:
         os.close(fd)
+
+
+def flush_streams() -> None:
+    """Write out what C and C++ have printed and not yet written: Python's streams are others."""
+    _libc.fflush(None)

@@ -2,15 +2,25 @@
 """red-dnf: dnf with the red- commands, wherever they are installed.
 
 Takes --redpath (and --rpath, --rp) before or after the command, in either form, and the options
-that dnf's own parser would take for something else.
+that dnf's own parser would take for something else. --dnf=4 or --dnf=5 chooses the dnf.
 """
 
 from __future__ import annotations
 
+import importlib.util
 import logging
 import os
+import shutil
 import sys
 from collections.abc import Sequence
+from typing import NoReturn
+
+from redpak.errors import RedpakError
+from redpak.osrelease import read_os_release
+
+DNF4 = "dnf4"
+DNF5 = "dnf5"
+_DNFS = {"4": DNF4, "dnf4": DNF4, "dnf": DNF4, "5": DNF5, "dnf5": DNF5}
 
 _NODE_OPTIONS = {
     "--redpath": "--redpath",
@@ -46,11 +56,33 @@ def arrange_arguments(arguments: Sequence[str]) -> list[str]:
     return words + node_words
 
 
+def choose_dnf(arguments: Sequence[str]) -> tuple[str, list[str]]:
+    """Which dnf runs a command line, and the line without --dnf. Raises RedpakError.
+
+    Without --dnf or REDPAK_DNF it is what this system calls dnf, or else what there is.
+    """
+    rest = [word for word in arguments if not word.startswith("--dnf=")]
+    told = [word for word in arguments if word.startswith("--dnf=")]
+    chosen = told[-1].partition("=")[2] if told else os.environ.get("REDPAK_DNF", "")
+    if chosen:
+        if chosen not in _DNFS:
+            raise RedpakError(f"--dnf={chosen}: no such dnf", hint="write --dnf=4 or --dnf=5")
+        return _DNFS[chosen], rest
+    called_dnf = os.path.realpath(shutil.which("dnf") or "")
+    if os.path.basename(called_dnf) == "dnf5" or not importlib.util.find_spec("dnf"):
+        return DNF5, rest
+    return DNF4, rest
+
+
 def find_plugin_dir() -> str:
     """The directory of the dnf4 plugin file beside this package; "" when there is none."""
-    here = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-    directory = os.path.join(here, "dnf4")
+    directory = os.path.join(_packages(), "dnf4")
     return directory if os.path.exists(os.path.join(directory, "redpak.py")) else ""
+
+
+def _packages() -> str:
+    """The directory that this package lies in."""
+    return os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 
 def _open_standard_streams() -> None:
@@ -64,13 +96,49 @@ def main() -> None:
     """The command red-dnf."""
     _open_standard_streams()
     try:
+        dnf, words = choose_dnf(sys.argv[1:])
+        arguments = arrange_arguments(words)
+        if dnf == DNF5:
+            _run_dnf5(arguments)
+        _run_dnf4(arguments)
+    except RedpakError as err:
+        sys.stderr.write(f"red-dnf: error: {err}\n")
+        sys.exit(1)
+
+
+def _run_dnf5(arguments: list[str]) -> NoReturn:
+    """Become dnf5, with our plugin wherever it is; red-manager needs no more than its library."""
+    program = shutil.which("dnf5")
+    if not program or not importlib.util.find_spec("libdnf5"):
+        raise RedpakError("dnf5 is not installed", hint="install dnf5 and python3-libdnf5")
+    command = next((word for word in arguments if not word.startswith("-")), "")
+    if command in ("red-manager", "rmg"):
+        from reddnf5.manager import run_manager
+
+        arguments.remove(command)
+        sys.exit(run_manager(arguments))
+    for name in [name for name in os.environ if name.startswith("PYTHON")]:
+        del os.environ[name]  # the plugin is Python inside dnf5: nobody else's modules
+    own = os.path.join(_packages(), "dnf5")
+    if os.path.isdir(own):  # below a prefix
+        os.environ["LIBDNF_PYTHON_PLUGIN_DIR"] = own
+        os.environ["LIBDNF_PLUGINS_CONFIG_DIR"] = f"{own}/plugins"
+        os.environ["XDG_CONFIG_HOME"] = f"{own}/config"
+    else:
+        os.environ["LIBDNF_PYTHON_PLUGIN_DIR"] = os.path.join(_packages(), "libdnf_plugins")
+    try:
+        os.execv(program, ["dnf5", *arguments])
+    except OSError as err:
+        raise RedpakError(f"{program}: {err.strerror}") from err
+
+
+def _run_dnf4(arguments: list[str]) -> NoReturn:
+    try:
         import dnf.cli.main
         import dnf.conf
         import dnf.const
-    except ImportError:
-        sys.stderr.write("red-dnf: error: dnf is not installed; install dnf (python3-dnf)\n")
-        sys.exit(1)
-    from redpak.osrelease import read_os_release
+    except ImportError as err:
+        raise RedpakError("dnf is not installed", hint="install dnf (python3-dnf)") from err
 
     class LauncherConf(dnf.conf.Conf):
         """dnf's configuration, with our plugin in it wherever it is."""
@@ -83,7 +151,6 @@ def main() -> None:
             # dnf would look for it in the host's rpmdb, which Debian has in the home directory.
             self.releasever = read_os_release().get("VERSION_ID") or None
 
-    arguments = arrange_arguments(sys.argv[1:])
     started_as = os.getpid()
     status = dnf.cli.main.main(arguments, conf_class=LauncherConf)
     if os.getpid() != started_as:

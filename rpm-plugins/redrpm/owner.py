@@ -13,8 +13,9 @@ from redpak.errors import RedpakError
 from redsys import seccomp
 
 # What crosses from root to the user: how to find the node and to talk to people and proxies.
-_KEPT = ("PATH", "LANG", "LANGUAGE", "TERM", "COLUMNS", "LINES", "NO_COLOR", "TZ", "REDPATH")
-_KEPT_PREFIXES = ("LC_", "redpak_", "REDPAK_")
+_KEPT = ("PATH", "LANG", "LANGUAGE", "TERM", "COLUMNS", "LINES", "NO_COLOR", "TZ", "REDPATH",
+         "XDG_CONFIG_HOME")  # fmt: skip
+_KEPT_PREFIXES = ("LC_", "redpak_", "REDPAK_", "LIBDNF_")
 _PROXIES = ("http_proxy", "https_proxy", "ftp_proxy", "no_proxy", "all_proxy")
 
 
@@ -43,9 +44,18 @@ def become_owner(path: str, uid: int) -> None:
         seccomp.install_terminal_filter()
         os.closerange(3, os.sysconf("SC_OPEN_MAX"))
         _drop_privileges(account)
-        os.execve(sys.executable, [sys.executable, *argv[1:]], _user_environment(account))
+        program = _this_program()
+        os.execve(program, [program, *argv[1:]], _user_environment(account))
     except OSError as err:
         raise RedpakError(f"{path}: cannot become its owner {account.pw_name}: {err}") from err
+
+
+def _this_program() -> str:
+    """What this process runs: Python, by the name of its environment, or what Python is part of."""
+    running = os.readlink("/proc/self/exe")
+    if sys.executable and os.path.realpath(sys.executable) == running:
+        return sys.executable
+    return running
 
 
 def run_as_owner(uid: int, action: Callable[[], object]) -> None:

@@ -83,7 +83,7 @@ class Stage:
 
 def copy_tree(source: str, target: str) -> None:
     """Copy a directory of dnf's state, but for its lock files. Raises RedpakError, OSError."""
-    locks = shutil.ignore_patterns("*.pid")
+    locks = shutil.ignore_patterns("*.pid", "*.lock")
     try:
         shutil.copytree(source, target, symlinks=True, ignore=locks)
     except shutil.Error as err:

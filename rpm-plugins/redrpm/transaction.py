@@ -21,6 +21,7 @@ from redpak.family import Family
 from redpak.node import Node
 from redrpm.contents import TransactionContents
 from redrpm.delta import Delta, DeltaRules, read_delta
+from redrpm.dnfstate import DNF5_STATE_DIR, STATE_DIR
 from redrpm.hold import NodeHold
 from redrpm.linker import is_merged, keep_linker_cache, make_linker_cache
 from redrpm.locking import Notify
@@ -223,7 +224,9 @@ class NodeTransaction(NodeHold):
         # The child may still look at its dnf state: commit a copy.
         for inside in dnf_state_places(self.node):
             copy_tree(f"{self.stage.root}/{inside}", f"{self.stage.dnf_state}/{inside}")
-        make_readable(f"{self.stage.dnf_state}/var/lib/dnf")
+        for place in (STATE_DIR, DNF5_STATE_DIR):
+            if os.path.isdir(f"{self.stage.dnf_state}/{place}"):
+                make_readable(f"{self.stage.dnf_state}/{place}")
         return family_rpmdb, self._read_delta(family_rpmdb)
 
     def _keep_family_rpmdb(self, family_rpmdb: FamilyRpmdb) -> None:
@@ -344,7 +347,7 @@ def dnf_state_places(node: Node) -> dict[str, str]:
     """dnf's own state in an installroot, and where ``node`` keeps it: history and reasons,
     module streams."""
     return {
-        "var/lib/dnf": os.path.relpath(node.persist_dir, node.path),
+        STATE_DIR: os.path.relpath(node.persist_dir, node.path),
         "etc/dnf/modules.d": "etc/dnf/modules.d",
     }
 

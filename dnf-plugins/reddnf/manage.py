@@ -1,0 +1,251 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What red-manager does: create nodes, change them, and manage their repositories.
+
+Knows no dnf: dnf4's command and the plugin of dnf5 are shells around it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Protocol
+
+from reddnf.repofiles import (
+    RepositoryFile,
+    add_repository,
+    prepare_repository,
+    save_options,
+    set_enabled,
+)
+from redpak.create import create_node, set_state, update_node
+from redpak.errors import RedpakError
+from redpak.family import Family, Main, load_family, load_main, resolve_redpath
+from redpak.node import Node, NodeState
+from redrpm.adopt import adopt_core_os
+from redrpm.locking import Notify, lock_family
+from redrpm.owner import become_owner, check_path
+from redrpm.rollback import roll_back
+from redrpm.rpmdb import create_rpmdb
+
+SUMMARY = "create a node, change it, and manage its repositories"
+_ACTIONS = (
+    ("--create", "make the directory DIR of --redpath a node"),
+    ("--update", "accept where a node is now, or (with --template) write its configuration again"),
+    ("--adopt", "register what a core OS without rpm packages provides"),
+    ("--recover", "finish or throw away what a killed command left"),
+    ("--rollback", "return to what the node was before its last transaction"),
+    ("--save", "keep the options given with --setopt"),
+    ("--dump", "print dnf's options and repositories as the node has them"),
+    ("--dump-variables", "print dnf's variables as the node has them"),
+    ("--repo-enable", "enable the REPOs for good (red-dnf: --enable)"),
+    ("--repo-disable", "disable the REPOs for good (red-dnf: --disable)"),
+)
+_VALUES = (
+    ("--alias", "NAME", "short name of the node, unique in its family"),
+    ("--template", "NAME", "configuration to start from: a name or a file (default: default)"),
+    ("--template-admin", "NAME", "the same for the administrative configuration"),
+    ("--name", "NAME", "globally unique name of the node (default: a new UUID)"),
+    ("--info", "TEXT", "what the node is, for people"),
+    ("--state", "STATE", "set what the node is fit for: "
+     + ", ".join(state.value for state in NodeState)),
+    ("--add-repo", "URL|FILE.repo", "give the node a repository (any number of times)"),
+)  # fmt: skip
+
+
+
+
+class FrontEnd(Protocol):
+    """What only the dnf at hand can say of a node's configuration."""
+
+    def read_node(self, node: Node) -> None:
+        """Read the node's repositories and options instead of the system's."""
+
+    def has_option(self, name: str) -> bool:
+        """Whether dnf, or a repository of it, has an option of that name."""
+
+    def dump(self, wanted: Sequence[str]) -> None:
+        """Print the repositories ``wanted``; or dnf's options and all repositories."""
+
+    def dump_variables(self) -> None:
+        """Print dnf's variables."""
+
+
+def declare_options(parser: Any) -> None:
+    """Declare the options of red-manager, but for those of every red- command."""
+    for option, text in _ACTIONS:
+        parser.add_argument(option, action="store_true", help=text)
+    for option, metavar, text in _VALUES:
+        settings: dict[str, Any] = {"metavar": metavar, "help": text}
+        if option == "--state":
+            settings |= {"choices": [s.value for s in NodeState], "type": str.capitalize}
+        elif option == "--add-repo":
+            settings |= {"action": "append", "default": []}
+        parser.add_argument(option, **settings)
+    parser.add_argument("repositories", nargs="*", metavar="REPO", help="a repository's id")
+
+
+def list_options() -> Iterator[tuple[str, str, str]]:
+    """Name without dashes, metavar or "", and help of each of those options."""
+    for option, text in _ACTIONS:
+        yield option[2:], "", text
+    for option, metavar, text in _VALUES:
+        yield option[2:], metavar, text
+
+
+class Manager:
+    """One run does one or more of _ACTIONS, in that order.
+
+    ``opts`` has what declare_options() and the options of every red- command put there, ``main``
+    and ``repos`` are what --setopt says, of dnf itself and by repository. ``say`` prints a line
+    of result, ``tell`` a line on stderr.
+    """
+
+    def __init__(
+        self,
+        opts: Any,
+        front: FrontEnd,
+        *,
+        main: Mapping[str, str],
+        repos: Mapping[str, Mapping[str, str]],
+        wait: bool,
+        say: Callable[[str], None],
+        tell: Notify,
+    ) -> None:
+        self._opts = opts
+        self._front = front
+        self._main_options = main
+        self._repo_options = repos
+        self._wait = wait
+        self._say = say
+        self._tell = tell
+
+    def prepare(self) -> None:
+        """Check what was asked for, and find the node. Raises RedpakError."""
+        os.umask(0o022)
+        opts = self._opts
+        self._check_options()
+        self._main: Main = load_main(opts.rmain, os.environ)
+        self._repositories = [prepare_repository(source) for source in opts.add_repo]
+        self._redpath = ""
+        if self._needs_node:
+            self._redpath = os.path.realpath(resolve_redpath(opts.redpath, os.environ))
+            _become_owner(self._redpath)
+            if not opts.create:
+                self._front.read_node(self._read_node())
+
+    def run(self) -> None:
+        """Carry out the actions. Raises RedpakError."""
+        opts = self._opts
+        if opts.adopt:
+            self._adopt()
+        if not self._needs_node:
+            return
+        if opts.create:
+            self._create()
+        family = self._load_family(force=True)
+        if opts.rollback:
+            force = opts.node_force
+            for note in roll_back(family, notify=self._tell, wait=self._wait, force=force):
+                self._tell(note)
+            self._say(f"Node {family.leaf.alias}: back to its previous generation.")
+            return
+        locks = lock_family(family, notify=self._tell, wait=self._wait)
+        try:
+            self._change(family.leaf)
+        finally:
+            for lock in locks:
+                lock.release()
+        if opts.dump_variables:
+            self._front.dump_variables()
+        if opts.dump:
+            self._front.dump(opts.repositories)
+
+    @property
+    def _needs_node(self) -> bool:
+        return not self._opts.adopt or bool(self._opts.redpath)
+
+    def _read_node(self) -> Node:
+        # A node that moved, or is in the wrong state, is what --update and --state are for.
+        opts = self._opts
+        return self._load_family(force=opts.node_force or opts.update or bool(opts.state)).leaf
+
+    def _load_family(self, *, force: bool) -> Family:
+        return load_family(self._redpath, main=self._main, force=force)
+
+    def _check_options(self) -> None:
+        opts = self._opts
+        chosen = [option for option, _text in _ACTIONS if _value(opts, option)]
+        if not chosen and not opts.add_repo and not opts.state:
+            raise RedpakError("nothing to do", hint="see red-manager --help")
+        if opts.create and opts.update:
+            raise RedpakError("--create and --update exclude each other")
+        if opts.create and not opts.alias:
+            raise RedpakError("--create needs an alias", hint="add --alias=NAME")
+        if opts.name and not (opts.create or opts.update):
+            raise RedpakError("--name goes with --create or --update")
+        if opts.save and not (self._main_options or self._repo_options):
+            raise RedpakError("--save needs --setopt", hint="add --setopt=[REPO.]OPTION=VALUE")
+
+    def _adopt(self) -> None:
+        adopted = adopt_core_os(self._main)
+        self._say(
+            f"Core OS adopted: {adopted.libraries} library versions and {adopted.programs}"
+            f" programs, in {adopted.rpmdb_dir}."
+        )
+
+    def _create(self) -> None:
+        opts = self._opts
+        node = create_node(
+            self._redpath,
+            alias=opts.alias,
+            main=self._main,
+            template=opts.template or "default",
+            template_admin=opts.template_admin,
+            name=opts.name,
+            info=opts.info,
+            force=opts.node_force,
+        )
+        create_rpmdb(node.rpmdb_dir)
+        self._say(f"Node {node.alias} created in {node.path}.")
+
+    def _change(self, node: Node) -> None:
+        opts = self._opts
+        # What can be refused comes first, so that a refused command has changed nothing.
+        if opts.save:
+            save_options(node, self._main_options, self._repo_options, self._front.has_option)
+        if opts.repo_enable or opts.repo_disable:
+            set_enabled(node, opts.repositories, enabled=opts.repo_enable)
+        self._add_repositories(node, self._repositories)
+        if opts.update:
+            node = update_node(
+                node.path,
+                main=self._main,
+                template=opts.template,
+                template_admin=opts.template_admin,
+                alias=opts.alias,
+                name=opts.name,
+                info=opts.info,
+            )
+            self._say(f"Node {node.alias} updated.")
+        if opts.state:
+            set_state(node.path, NodeState(opts.state), info=opts.info or "")
+            self._say(f"Node {node.alias}: state {opts.state}.")
+
+    def _add_repositories(self, node: Node, repositories: list[RepositoryFile]) -> None:
+        for repository in repositories:
+            path = add_repository(node, repository)
+            self._say(f"Repository added to node {node.alias}: {path}")
+
+
+def _value(opts: Any, option: str) -> Any:
+    return getattr(opts, option[2:].replace("-", "_"))
+
+
+def _become_owner(redpath: str) -> None:
+    """Root creates and changes nodes in a user's directory as that user."""
+    existing = redpath
+    while not os.path.isdir(existing):
+        existing = os.path.dirname(existing)
+    owner = os.stat(existing).st_uid
+    become_owner(existing, owner)
+    check_path(existing, owner)

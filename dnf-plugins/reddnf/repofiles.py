@@ -1,0 +1,198 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A node's repositories and dnf options, as files: what config-manager does for a system.
+
+Knows no dnf: red-manager serves dnf4 and dnf5.
+"""
+
+from __future__ import annotations
+
+import configparser
+import fnmatch
+import os
+import re
+import urllib.request
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from redpak.errors import RedpakError
+from redpak.files import write_file_atomic
+from redpak.node import Node
+
+# Of a node's dnf.conf and of a repository's section: option -> value.
+Options = Mapping[str, str]
+_MAX_REPO_FILE = 2**20  # bytes
+
+
+@dataclass(frozen=True)
+class RepositoryFile:
+    """A .repo file to add to a node: ``name`` is its file name."""
+
+    name: str
+    content: bytes
+
+
+def prepare_repository(source: str) -> RepositoryFile:
+    """A .repo file (path or URL), or one made for a base URL; checked, nothing written.
+
+    Raises RedpakError.
+    """
+    if source.endswith(".repo"):
+        content = _fetch(source)
+        _check_repo_file(source, content)
+        return RepositoryFile(os.path.basename(source), content)
+    if source.startswith("/"):
+        source = f"file://{source}"
+    if not re.match(r"(https?|ftp|file)://[^\s]+\Z", source):
+        raise RedpakError(
+            f"{source}: neither a URL nor a .repo file", hint="write --add-repo=URL or FILE.repo"
+        )
+    identifier = re.sub(r"[^A-Za-z0-9_.:-]+", "_", source.split("://", 1)[1]).strip("_")
+    content = (
+        f"[{identifier}]\nname=created by red-manager from {source}\nbaseurl={source}\nenabled=1\n"
+    ).encode()
+    return RepositoryFile(f"{identifier}.repo", content)
+
+
+def add_repository(node: Node, repository: RepositoryFile) -> str:
+    """Write ``repository`` into the node; its path. Raises RedpakError."""
+    path = f"{node.repos_dir}/{repository.name}"
+    _write(path, repository.content)
+    return path
+
+
+def save_options(
+    node: Node, main: Options, repos: Mapping[str, Options], has_option: Callable[[str], bool]
+) -> None:
+    """Keep options: of dnf itself in the node's dnf.conf, of repositories in their files.
+
+    ``repos`` is told by patterns of repository ids, ``has_option`` says whether dnf has an option.
+    Raises RedpakError for an unknown repository or option; nothing was written then.
+    """
+    _check_names(main, has_option)
+    changes = [(f"{node.path}/etc/dnf/dnf.conf", "main", main)] if main else []
+    for pattern, options in repos.items():
+        matching = {
+            identifier: path
+            for identifier, path in find_repositories(node).items()
+            if fnmatch.fnmatchcase(identifier, pattern)
+        }
+        if not matching:
+            raise RedpakError(
+                f"no repository {pattern} in node {node.alias}",
+                hint=f"red-repolist --all --redpath={node.path} lists them",
+            )
+        _check_names(options, has_option)
+        changes += [(path, identifier, options) for identifier, path in matching.items()]
+    for path, section, options in changes:
+        _save(path, section, options)
+
+
+def _check_names(options: Options, has_option: Callable[[str], bool]) -> None:
+    for name in sorted(options):
+        if not has_option(name):
+            raise RedpakError(f"dnf has no option {name}", hint="see dnf.conf(5)")
+
+
+def set_enabled(node: Node, patterns: Sequence[str], *, enabled: bool) -> None:
+    """Enable or disable repositories for good. Raises RedpakError."""
+    if not patterns:
+        raise RedpakError("no repository given", hint="name it after the options")
+    value = {"enabled": "1" if enabled else "0"}
+    save_options(node, {}, dict.fromkeys(patterns, value), lambda _name: True)
+
+
+def find_repositories(node: Node) -> dict[str, str]:
+    """The files of a node's repositories by their ids. Raises RedpakError."""
+    found: dict[str, str] = {}
+    try:
+        names = sorted(os.listdir(node.repos_dir))
+    except FileNotFoundError:
+        return found
+    for name in names:
+        if name.endswith(".repo"):
+            path = f"{node.repos_dir}/{name}"
+            for section in _parse(path, _read(path)).sections():
+                if section != "main":
+                    found.setdefault(section, path)
+    return found
+
+
+def _save(path: str, section: str, options: Options) -> None:
+    """Set ``options`` in one section of a file; all other lines stay as they are."""
+    text = _read(path).decode("utf-8", "surrogateescape") if os.path.exists(path) else ""
+    lines = text.splitlines()
+    header = f"[{section}]"
+    if header not in [line.strip() for line in lines]:
+        lines.append(header)
+    start = [line.strip() for line in lines].index(header) + 1
+    end = next((n for n in range(start, len(lines)) if lines[n].startswith("[")), len(lines))
+    body = lines[start:end]
+    for name, value in options.items():
+        body = _set_option(body, name, value)
+    content = "\n".join([*lines[:start], *body, *lines[end:], ""])
+    _write(path, content.encode("utf-8", "surrogateescape"))
+
+
+def _set_option(lines: list[str], name: str, value: str) -> list[str]:
+    """The lines of a section with option ``name`` set, where it was or after the last option."""
+    kept: list[str] = []
+    place = None
+    skipping = False
+    for line in lines:
+        # An option goes on in the lines below it that are indented.
+        skipping = skipping and line[:1] in (" ", "\t")
+        if re.match(rf"{re.escape(name)}\s*[=:]", line):
+            skipping = True
+            place = len(kept) if place is None else place
+        if not skipping:
+            kept.append(line)
+    if place is None:
+        place = max((n + 1 for n, line in enumerate(kept) if line.strip()), default=0)
+    return [*kept[:place], f"{name}={value}", *kept[place:]]
+
+
+def _read(path: str) -> bytes:
+    try:
+        with open(path, "rb") as stream:
+            return stream.read()
+    except OSError as err:
+        raise RedpakError(f"{path}: cannot read: {err.strerror}") from err
+
+
+def _write(path: str, content: bytes) -> None:
+    try:
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        write_file_atomic(path, content)
+    except OSError as err:
+        raise RedpakError(f"{path}: cannot write: {err.strerror}") from err
+
+
+def _fetch(source: str) -> bytes:
+    if "://" not in source:
+        return _read(source)
+    if not re.match(r"(https?|ftp|file)://", source):
+        raise RedpakError(f"{source}: cannot fetch: unknown kind of URL")
+    try:
+        with urllib.request.urlopen(source, timeout=60) as stream:
+            return bytes(stream.read(_MAX_REPO_FILE))
+    except (OSError, ValueError) as err:
+        raise RedpakError(f"{source}: cannot fetch: {getattr(err, 'reason', err)}") from err
+
+
+def _parse(source: str, content: bytes) -> configparser.ConfigParser:
+    parser = configparser.ConfigParser(interpolation=None)
+    try:
+        parser.read_string(content.decode(), source)
+    except (UnicodeDecodeError, configparser.Error) as err:
+        reason = str(err).replace("\n", " ")
+        raise RedpakError(f"{source}: not a repository file: {reason}") from err
+    return parser
+
+
+def _check_repo_file(source: str, content: bytes) -> None:
+    parser = _parse(source, content)
+    for section in parser.sections():
+        if section != "main" and not {"baseurl", "mirrorlist", "metalink"} & set(parser[section]):
+            raise RedpakError(f"{source}: repository [{section}] has no baseurl")
+    if not parser.sections():
+        raise RedpakError(f"{source}: describes no repository")

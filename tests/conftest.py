@@ -22,6 +22,7 @@ from typing import Iterator
 import pytest
 
 from support.actors import SYSTEM_PATH, Actor, actor_kinds, find_actor
+from support.frontends import dnf_under_test
 from support.trees import remove_tree
 
 CHECKOUT = Path(__file__).resolve().parent.parent
@@ -92,6 +93,7 @@ def command_environ(prefix: Path, main: Path, *, home: Path) -> dict[str, str]:
         "LANG": "C.UTF-8",
         "TERM": "dumb",
         "redpak_MAIN": str(main),
+        "REDPAK_DNF": dnf_under_test(),
     }
 
 

@@ -15,4 +15,4 @@ import libdnf5 as libdnf5
 # Installed for the system, and below a prefix: our packages are in the directory above this one.
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
-from reddnf5.plugin import RedpakPlugin as Plugin  # noqa: E402, F401
+from reddnf5.plugin import RedpakPlugin as Plugin  # noqa: F401

@@ -113,7 +113,7 @@ def _run_dnf5(arguments: list[str]) -> NoReturn:
         raise RedpakError("dnf5 is not installed", hint="install dnf5 and python3-libdnf5")
     command = next((word for word in arguments if not word.startswith("-")), "")
     if command in ("red-manager", "rmg"):
-        from reddnf5.manager import run_manager
+        from reddnf.manage_line import run_manager
 
         arguments.remove(command)
         sys.exit(run_manager(arguments))

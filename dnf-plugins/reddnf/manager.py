@@ -13,8 +13,8 @@ import dnf.cli.commands
 import dnf.conf
 import dnf.exceptions
 
-from reddnf.manage import SUMMARY, Manager, declare_options
-from reddnf.node_command import add_node_options, configure_repositories
+from reddnf.manage import SUMMARY, Manager, declare_node_options, declare_options
+from reddnf.node_command import configure_repositories
 from reddnf.session import tell
 from redpak.errors import RedpakError
 from redpak.node import Node
@@ -32,7 +32,7 @@ class ManagerCommand(dnf.cli.commands.Command):
     @staticmethod
     def set_argparser(parser: Any) -> None:
         """Declare the options."""
-        add_node_options(parser)
+        declare_node_options(parser)
         declare_options(parser)
 
     def pre_configure(self) -> None:

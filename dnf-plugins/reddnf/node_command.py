@@ -14,6 +14,7 @@ import dnf.cli.demand
 import dnf.conf
 import dnf.exceptions
 
+from reddnf.manage import declare_node_options
 from reddnf.session import DnfSession, open_session, releasever
 from redpak.errors import RedpakError
 from redpak.expand import Caller
@@ -23,27 +24,6 @@ from redpak.node import Node
 from redrpm.owner import become_owner
 from redrpm.session import Session, find_forced, use_family_rpmdb
 from redsys.lock import NodeBusyError
-
-
-def add_node_options(parser: Any) -> None:
-    """The options by which every red- command finds its node."""
-    parser.add_argument(
-        "--redpath",
-        "--rpath",
-        metavar="DIR",
-        help="the node to work on (default: the environment variable REDPATH)",
-    )
-    parser.add_argument(
-        "--rmain",
-        metavar="FILE",
-        help="configuration of the core OS (default: redpak_MAIN, else /etc/redpak/main.yaml)",
-    )
-    parser.add_argument(
-        "--node-force",
-        action="store_true",
-        help="work on a node that was moved or is not enabled (red-dnf: --force)",
-    )
-
 
 # Where stock commands keep the sub-command of `group`, `history`, `module`.
 _SUBCOMMAND_ATTRIBUTES = ("subcmd", "transactions_action")
@@ -67,7 +47,7 @@ class NodeCommand(dnf.cli.commands.Command):
 
     def set_argparser(self, parser: Any) -> None:
         super().set_argparser(parser)
-        add_node_options(parser)
+        declare_node_options(parser)
         if self.changing_words is None:
             parser.add_argument(
                 "--forcenode",

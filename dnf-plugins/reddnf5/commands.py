@@ -9,9 +9,10 @@ dnf5's error then shows that installroot, which says what is missing.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Optional
+
+from reddnf.manage import NODE_OPTIONS, list_options
 
 NO_PLUGIN = (
     "/dev/null/redpak's plugin for dnf5 is not loaded: use red-dnf (it sets"
@@ -86,14 +87,10 @@ _MANAGER_NAMES = ("red-manager", "rmg")
 _MANAGER_TEXT = "Create a node, change it, and manage its repositories"
 
 _Option = tuple[str, str, str]  # long name, metavar or "", help
-NODE_OPTIONS: tuple[_Option, ...] = (
-    ("redpath", "DIR", "the node to work on (default: the environment variable REDPATH)"),
-    ("rpath", "DIR", "the same"),
-    ("rp", "DIR", "the same"),
-    ("rmain", "FILE",
-     "configuration of the core OS (default: redpak_MAIN, else /etc/redpak/main.yaml)"),
-    ("node-force", "", "work on a node that was moved or is not enabled, and let a change through"
-     " that breaks child nodes"),
+_NODE_OPTIONS: tuple[_Option, ...] = (
+    *NODE_OPTIONS,
+    ("rpath", "DIR", "the same as --redpath"),
+    ("rp", "DIR", "the same as --redpath"),
     ("forcenode", "", "give the node its own copy of the named packages, though an ancestor has"
      " them"),
     ("plan", "", "show the exact files that the transaction adds, replaces and removes: it is"
@@ -117,8 +114,8 @@ def all_names() -> set[str]:
     return twins | set(_MANAGER_NAMES)
 
 
-def alias_file(manager_options: Iterator[_Option]) -> str:
-    """The text of dnf5's alias file; ``manager_options`` are those of red-manager alone."""
+def alias_file() -> str:
+    """The text of dnf5's alias file."""
     lines = [
         "# SPDX-License-Identifier: Apache-2.0",
         "# Written by reddnf5.commands.alias_file(); a unit test says when it is old.",
@@ -128,10 +125,10 @@ def alias_file(manager_options: Iterator[_Option]) -> str:
         *_group("redpak-short", "Short names of commands on a node (redpak):"),
         *_group(f"{_MANAGER_STOCK}.redpak-manager", "Options of red-manager:"),
     ]
-    for option in NODE_OPTIONS:
+    for option in _NODE_OPTIONS:
         variable = "redpath" if option[0] in ("rpath", "rp") else option[0]
         lines += _option("", option, "redpak-options", variable)
-    for option in manager_options:
+    for option in list_options():
         lines += _option(f"{_MANAGER_STOCK}.", option, "redpak-manager", MANAGER)
     for command in COMMANDS:
         for position, name in enumerate(command.names):

@@ -15,9 +15,9 @@ from typing import Any, Callable, NoReturn, Optional
 
 import libdnf5
 
+from reddnf.manage_line import run_manager
 from reddnf5.arguments import NodeArguments, command_line, words_of
 from reddnf5.commands import MANAGER, NO_PLUGIN, VARIABLE
-from reddnf5.manager import run_manager
 from reddnf5.work import NodeWork
 from redpak.errors import RedpakError
 from redsys import libc

@@ -4,17 +4,15 @@
 from __future__ import annotations
 
 import os
-import sys
 from typing import Any
 
 import libdnf5
 
+from reddnf.dnf5 import read_options, tell
 from reddnf5.arguments import NodeArguments
-from redpak.errors import RedpakError
 from redpak.expand import Caller
 from redpak.family import Family, load_family, load_main, resolve_redpath
 from redpak.merge import merge_family
-from redpak.node import Node
 from redrpm.dnfstate import DNF5, DNF5_STATE_DIR, STATE_DIR, last_writer, note_writer
 from redrpm.owner import become_owner
 from redrpm.session import (
@@ -34,12 +32,6 @@ _OUTGOING = (
 _IMPORTED = ("packages.toml", "nevras.toml", "groups.toml", "environments.toml")
 
 
-def tell(text: str) -> None:
-    """A line for the user, on stderr."""
-    sys.stderr.write(f"{text}\n")
-    sys.stderr.flush()
-
-
 class NodeWork:
     """Follows a command of dnf5 through its hooks, in the order of the methods."""
 
@@ -48,6 +40,8 @@ class NodeWork:
         # What a command makes in a node is for every reader, whatever the caller's umask.
         os.umask(0o022)
         self._base = base
+        self._inherited: dict[str, Any] = {}  # installed packages of ancestors, by name
+        self._excluded: dict[str, str] = {}  # names of hidden packages, by nevra
         redpath = resolve_redpath(arguments.redpath, os.environ)
         main = load_main(arguments.rmain, os.environ)
         family = load_family(redpath, main=main, force=arguments.force)
@@ -156,9 +150,6 @@ class NodeWork:
         """The command is done."""
         self._session.close()
 
-    _inherited: dict[str, Any] = {}
-    _excluded: dict[str, str] = {}
-
 
 def _open_session(family: Family, arguments: NodeArguments, exit_on_lock: bool) -> Session:
     wait = not exit_on_lock
@@ -170,34 +161,6 @@ def _open_session(family: Family, arguments: NodeArguments, exit_on_lock: bool) 
     return WriteSession(
         family, notify=tell, wait=wait, force=arguments.force, forced=forced, plan=arguments.plan
     )
-
-
-def read_options(base: Any, node: Node) -> None:
-    """Point dnf5 at the node's options, repositories, variables, cache and log.
-
-    Raises RedpakError.
-    """
-    config = base.get_config()
-    own = f"{node.path}/etc/dnf/dnf.conf"
-    if os.path.exists(own):
-        parser = libdnf5.conf.ConfigParser()
-        logger = base.get_logger().get()
-        try:
-            parser.read(own)
-            config.load_from_parser(parser, "main", base.get_vars().get(), logger)
-        except RuntimeError as err:
-            raise RedpakError(f"{own}: {err}") from err
-        config.config_file_path = own
-    config.reposdir = [node.repos_dir]
-    config.varsdir = [node.vars_dir]
-    caches = os.path.dirname(node.cache_dir)
-    home = os.path.expanduser("~")
-    # dnf4 and dnf5 keep their metadata apart; who may not write the node has his own.
-    own_cache = f"{caches}/libdnf5" if os.access(caches, os.W_OK) else f"{home}/.cache/libdnf5"
-    config.cachedir = own_cache
-    config.system_cachedir = own_cache
-    log = f"{node.path}/var/log"
-    config.logdir = log if os.access(log, os.W_OK) else f"{home}/.local/state"
 
 
 def _outgoing(transaction: Any) -> list[Any]:

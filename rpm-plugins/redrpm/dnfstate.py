@@ -7,8 +7,6 @@ reads the other's by its own means when the other one worked on the node last, w
 
 from __future__ import annotations
 
-import os
-
 DNF4 = "dnf4"
 DNF5 = "dnf5"
 # Below an installroot; the first is part of what the view and a commit take for dnf's state.

@@ -29,7 +29,7 @@ from redsys.run import run
 # lib/rpmrc, headerVersion: the magic before each header in the stream of `rpmdb --exportdb`.
 _HEADER_MAGIC = b"\x8e\xad\xe8\x01\0\0\0\0"
 # Locks and sqlite's shared memory belong to the place, not to the data.
-_TRANSIENT = (".rpm.lock", ".keyring.lock", "rpmdb.sqlite-shm", ".dbenv.lock", ".migratedb")
+_TRANSIENT = (".rpm.lock", "rpmdb.sqlite-shm", ".dbenv.lock", ".migratedb")
 _CACHE_INDEX = "members.json"
 
 

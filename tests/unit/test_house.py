@@ -21,8 +21,10 @@ ARROWS = {
     "redwrap": {"redwrap", "redsys", "redpak"},
     "rpm-plugins/redrpm": _ENGINE,
     "rpm-plugins/redcheck": {"redcheck"} | _ENGINE,
-    "dnf-plugins/reddnf": {"reddnf", "redcheck", "dnf", "libdnf", "hawkey"} | _ENGINE,
+    "dnf-plugins/reddnf": {"reddnf", "redcheck", "dnf", "libdnf", "hawkey", "libdnf5"} | _ENGINE,
+    "dnf-plugins/reddnf5": {"reddnf5", "reddnf", "libdnf5"} | _ENGINE,
     "dnf-plugins/dnf4": {"reddnf", "dnf"},
+    "dnf-plugins/dnf5": {"reddnf5", "libdnf5"},
     # Makes the documentation from what the commands print; not installed.
     "tools/reddocs": {"reddocs"},
 }
@@ -84,7 +86,7 @@ def test_the_arrows_cover_every_package_that_setup_cfg_ships() -> None:
     setup = configparser.ConfigParser()
     setup.read(CHECKOUT / "setup.cfg")
     shipped = set(setup["options"]["packages"].split())
-    assert shipped == {Path(room).name for room in ARROWS} - {"dnf4", "reddocs"}
+    assert shipped == {Path(room).name for room in ARROWS} - {"dnf4", "dnf5", "reddocs"}
 
 
 def test_every_source_has_its_licence_line() -> None:

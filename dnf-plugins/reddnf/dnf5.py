@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A node's configuration in terms of dnf5, for its plugin and for red-manager."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import libdnf5
+
+from redpak.errors import RedpakError
+from redpak.node import Node
+
+
+def tell(text: str) -> None:
+    """A line for the user, on stderr."""
+    sys.stderr.write(f"{text}\n")
+    sys.stderr.flush()
+
+
+def read_options(base: Any, node: Node) -> None:
+    """Point dnf5 at the node's options, repositories, variables, cache and log.
+
+    Raises RedpakError.
+    """
+    config = base.get_config()
+    own = f"{node.path}/etc/dnf/dnf.conf"
+    if os.path.exists(own):
+        parser = libdnf5.conf.ConfigParser()
+        logger = base.get_logger().get()
+        try:
+            parser.read(own)
+            config.load_from_parser(parser, "main", base.get_vars().get(), logger)
+        except RuntimeError as err:
+            raise RedpakError(f"{own}: {err}") from err
+        config.config_file_path = own
+    config.reposdir = [node.repos_dir]
+    config.varsdir = [node.vars_dir]
+    caches = os.path.dirname(node.cache_dir)
+    home = os.path.expanduser("~")
+    # dnf4 and dnf5 keep their metadata apart; who may not write the node has his own.
+    own_cache = f"{caches}/libdnf5" if os.access(caches, os.W_OK) else f"{home}/.cache/libdnf5"
+    config.cachedir = own_cache
+    config.system_cachedir = own_cache
+    log = f"{node.path}/var/log"
+    config.logdir = log if os.access(log, os.W_OK) else f"{home}/.local/state"
+
+
+class Dnf5:
+    """reddnf.manage.FrontEnd for dnf5."""
+
+    def __init__(self) -> None:
+        self._base = libdnf5.base.Base()
+        self._base.get_config().plugins = False
+
+    def read_node(self, node: Node) -> None:
+        self._base.get_config().use_host_config = True
+        self._base.load_config()
+        read_options(self._base, node)
+        self._base.setup()
+        self._base.get_repo_sack().create_repos_from_system_configuration()
+
+    def has_option(self, name: str) -> bool:
+        return any(
+            hasattr(kind, name) for kind in (libdnf5.conf.ConfigMain, libdnf5.repo.ConfigRepo)
+        )
+
+    def dump(self, wanted: Sequence[str]) -> None:
+        if not wanted:
+            print("======== main ========")
+            _print_options(self._base.get_config())
+        for repo in sorted(libdnf5.repo.RepoQuery(self._base), key=lambda repo: repo.get_id()):
+            if not wanted or repo.get_id() in wanted:
+                print(f"======== repo: {repo.get_id()} ========")
+                _print_options(repo.get_config())
+
+    def dump_variables(self) -> None:
+        for name, variable in sorted(self._base.get_vars().get_variables().items()):
+            print(f"{name} = {variable.value}")
+
+
+def _print_options(config: Any) -> None:
+    for name, item in sorted(dict(config.opt_binds()).items()):
+        print(f"{name} = {item.get_value_string()}")

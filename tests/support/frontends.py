@@ -1,0 +1,19 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The dnf under test: the same tests run against dnf4 and dnf5.
+
+REDPAK_TEST_DNF names it; without that it is dnf4. What the two are told, and what they say, differs
+in a few words: tests speak dnf4, and what they say is translated here.
+"""
+
+from __future__ import annotations
+
+import os
+
+
+def dnf_under_test() -> str:
+    """What red-dnf takes in --dnf=."""
+    return os.environ.get("REDPAK_TEST_DNF", "dnf4")
+
+
+def is_dnf5() -> bool:
+    return dnf_under_test() == "dnf5"

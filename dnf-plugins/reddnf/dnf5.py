@@ -9,9 +9,13 @@ from collections.abc import Sequence
 from typing import Any
 
 import libdnf5
+import libdnf5.exception
 
 from redpak.errors import RedpakError
 from redpak.node import Node
+from redrpm.session import find_releasever
+
+ERRORS = (RuntimeError, libdnf5.exception.Error)
 
 
 def tell(text: str) -> None:
@@ -33,11 +37,14 @@ def read_options(base: Any, node: Node) -> None:
         try:
             parser.read(own)
             config.load_from_parser(parser, "main", base.get_vars().get(), logger)
-        except RuntimeError as err:
+        except ERRORS as err:
             raise RedpakError(f"{own}: {err}") from err
         config.config_file_path = own
     config.reposdir = [node.repos_dir]
     config.varsdir = [node.vars_dir]
+    variables = base.get_vars()
+    if not variables.contains("releasever"):
+        variables.set("releasever", find_releasever(node, ""))
     caches = os.path.dirname(node.cache_dir)
     home = os.path.expanduser("~")
     # dnf4 and dnf5 keep their metadata apart; who may not write the node has his own.
@@ -54,8 +61,10 @@ class Dnf5:
     def __init__(self) -> None:
         self._base = libdnf5.base.Base()
         self._base.get_config().plugins = False
+        self._vars_dir = ""
 
     def read_node(self, node: Node) -> None:
+        self._vars_dir = node.vars_dir
         self._base.get_config().use_host_config = True
         self._base.load_config()
         read_options(self._base, node)
@@ -77,10 +86,21 @@ class Dnf5:
                 _print_options(repo.get_config())
 
     def dump_variables(self) -> None:
-        for name, variable in sorted(self._base.get_vars().get_variables().items()):
-            print(f"{name} = {variable.value}")
+        variables = self._base.get_vars()
+        # Python sees no list of them (libdnf5 5.4).
+        own = os.listdir(self._vars_dir) if os.path.isdir(self._vars_dir) else []
+        for name in sorted({"arch", "basearch", "releasever", *own}):
+            if variables.contains(name):
+                print(f"{name} = {variables.get_value(name)}")
 
 
 def _print_options(config: Any) -> None:
-    for name, item in sorted(dict(config.opt_binds()).items()):
-        print(f"{name} = {item.get_value_string()}")
+    options = config.opt_binds()
+    # Python's iteration over them never ends (libdnf5 5.4): the names are those of the methods.
+    for method in sorted(dir(config)):
+        if method.startswith("get_") and method.endswith("_option"):
+            name = method[len("get_") : -len("_option")]
+            try:
+                print(f"{name} = {options.at(name).get_value_string()}")
+            except ERRORS:
+                continue  # it has no value, or is no option of a file

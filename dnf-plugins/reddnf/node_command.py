@@ -135,7 +135,7 @@ def configure_base(base: Any, session: Session, opts: Any) -> None:
     if not session.privileged:
         base.conf.tsflags = [*base.conf.tsflags, "nocaps", "nocontexts"]
     if not opts.releasever:
-        base.conf.releasever = releasever(session.family, session.root)
+        base.conf.releasever = releasever(session.family.leaf, session.root)
 
 
 def configure_repositories(base: Any, node: Node) -> None:

@@ -13,7 +13,10 @@ import dnf.rpm
 import dnf.transaction
 import libdnf.transaction
 
+from reddnf.reasons import import_reasons
 from redpak.family import Family
+from redpak.node import Node
+from redrpm.dnfstate import DNF4, note_writer
 from redrpm.session import ReadSession, Session, WriteSession, find_releasever
 
 logger = logging.getLogger("dnf.plugin.redpak")
@@ -33,6 +36,7 @@ class DnfSession:
 
     def exclude_ancestors(self, base: Any) -> None:
         """Hide every available package that would replace one of an ancestor."""
+        import_reasons(base, self.session.root)
         ancestors = [
             package
             for package in base.sack.query().installed()
@@ -98,6 +102,7 @@ class DnfSession:
         ]
         if failed and isinstance(self.session, WriteSession):
             self.session.refuse_failed(failed)
+        note_writer(self.session.root, DNF4)
         if not self.session.commit():
             # dnf would go on to say what it installed.
             raise SystemExit(0)
@@ -110,6 +115,7 @@ class DnfSession:
             # history that was merely opened is none.
             last = base.history.last()
             if not session.committed and last is not None and last.beg_timestamp >= self._started:
+                note_writer(session.root, DNF4)
                 session.commit()
         session.close()
 
@@ -136,6 +142,6 @@ def open_session(
     )
 
 
-def releasever(family: Family, root: str) -> str:
+def releasever(node: Node, root: str) -> str:
     """The $releasever of a node."""
-    return find_releasever(family, str(dnf.rpm.detect_releasever(root) or ""))
+    return find_releasever(node, str(dnf.rpm.detect_releasever(root) or ""))

@@ -117,8 +117,9 @@ class RedpakPlugin(libdnf5.plugin.IPlugin2_1):
     @_hook
     def goal_resolved(self, transaction: Any) -> None:
         """Refuse what would change an ancestor's package, before anything is downloaded."""
-        if self._work:
-            self._work.check_transaction(transaction)
+        if self._work and not self._work.check_transaction(transaction):
+            print("Nothing to do.")
+            leave(0)
 
     @_hook
     def pre_transaction(self, transaction: Any) -> None:

@@ -20,7 +20,6 @@ from redrpm.session import (
     Session,
     WriteSession,
     find_forced,
-    find_releasever,
     use_family_rpmdb,
 )
 
@@ -28,6 +27,7 @@ _OUTGOING = (
     libdnf5.transaction.TransactionItemAction_REMOVE,
     libdnf5.transaction.TransactionItemAction_REPLACED,
 )
+_REASON_CHANGE = libdnf5.transaction.TransactionItemAction_REASON_CHANGE
 # What dnf5 imports from dnf4's history while it is missing (libdnf5, Base::setup).
 _IMPORTED = ("packages.toml", "nevras.toml", "groups.toml", "environments.toml")
 
@@ -70,9 +70,6 @@ class NodeWork:
                 _remove(f"{session.root}/{DNF5_STATE_DIR}/{name}")
         if not session.privileged:
             config.tsflags = [*config.tsflags, "nocaps", "nocontexts"]
-        variables = self._base.get_vars()
-        if not variables.contains("releasever"):
-            variables.set("releasever", find_releasever(session.family, ""))
 
     def enforce_gpgcheck(self) -> None:
         """gpgcheck is a constraint: once the family says true, no repository says false."""
@@ -114,12 +111,28 @@ class NodeWork:
         self._excluded = {package.get_nevra(): package.get_name() for package in others}
         self._base.get_rpm_package_sack().add_user_excludes(others)
 
-    def check_transaction(self, transaction: Any) -> None:
-        """Refuse a transaction that changes an ancestor's package. Raises RedpakError."""
+    def check_transaction(self, transaction: Any) -> bool:
+        """Refuse a transaction that changes an ancestor's package; False when nothing is to do.
+
+        dnf5 takes a request for what is installed already as a change of its reason: of an
+        ancestor's package the node has none. Raises RedpakError.
+        """
+        items = list(transaction.get_transaction_packages())
+        if items and all(self._is_reason_of_inherited(item) for item in items):
+            for line in transaction.get_resolve_logs_as_strings():
+                tell(line)
+            return False
         if transaction.get_problems():
             self._explain(" ".join(transaction.get_resolve_logs_as_strings()))
         self._session.check_outgoing(
             (package.get_nevra(), package.get_rpmdbid()) for package in _outgoing(transaction)
+        )
+        return True
+
+    def _is_reason_of_inherited(self, item: Any) -> bool:
+        package = item.get_package()
+        return item.get_action() == _REASON_CHANGE and self._session.is_inherited(
+            package.get_name(), package.get_rpmdbid()
         )
 
     def _explain(self, problems: str) -> None:

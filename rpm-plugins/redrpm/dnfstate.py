@@ -26,5 +26,7 @@ def last_writer(root: str) -> str:
 
 def note_writer(root: str, writer: str) -> None:
     """``writer`` changes the state in ``root``. Raises OSError."""
+    if last_writer(root) == writer:
+        return
     with open(f"{root}/{_WRITER}", "w", encoding="utf-8") as stream:
         stream.write(f"{writer}\n")

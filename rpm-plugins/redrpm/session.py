@@ -15,6 +15,7 @@ import rpm
 
 from redpak.errors import RedpakError
 from redpak.family import Family
+from redpak.node import Node
 from redpak.osrelease import read_os_release
 from redrpm.contents import (
     list_scriptlets,
@@ -193,11 +194,11 @@ def _fits(spec: str, name: str) -> bool:
     return spec == name or spec.startswith((f"{name}-", f"{name}."))
 
 
-def find_releasever(family: Family, detect: str) -> str:
+def find_releasever(node: Node, detect: str) -> str:
     """The $releasever of a node (design section 3.5): its own variable, else what the family rpmdb
     says (``detect``), else VERSION_ID of the core OS."""
     try:
-        with open(f"{family.leaf.vars_dir}/releasever", encoding="utf-8") as stream:
+        with open(f"{node.vars_dir}/releasever", encoding="utf-8") as stream:
             return stream.readline().strip()
     except OSError:
         return detect or read_os_release().get("VERSION_ID", "")

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from support.actors import Actor, describe
+from support.frontends import mark_as_dependency
 from support.nodes import TestNode, make_node
 from support.rpms import build_rpm, create_repository
 
@@ -219,7 +220,7 @@ def test_a_node_has_its_own_history(parent: TestNode, child: TestNode) -> None:
 def test_marks_are_kept_and_steer_autoremove(parent: TestNode, repository: Path) -> None:
     node = make_node(parent.actor, parent.path / "x", "x", repository)
     node.install("app")
-    node.dnf("red-mark", "remove", "app")
+    node.dnf(*mark_as_dependency("app"))
     assert "app" in node.dnf("red-autoremove", "-y")
     assert node.packages() == []
 

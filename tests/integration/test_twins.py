@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from support.actors import Actor, describe
+from support.frontends import is_dnf5
 from support.nodes import TestNode, make_node
 from support.rpms import build_rpm, create_repository
 
@@ -18,6 +19,9 @@ COMMANDS = (
     "remove", "repoinfo", "repolist", "repoquery", "search", "swap", "updateinfo", "upgrade",
     "upgrade-minimal",
 )  # fmt: skip
+# Of these dnf5 has other commands or none: docs/dnf5.md.
+NOT_IN_DNF5 = {"deplist"}
+COMMANDS_HERE = [name for name in COMMANDS if not (is_dnf5() and name in NOT_IN_DNF5)]
 AS_USER = pytest.mark.parametrize("actor", ["user"], indirect=True)
 
 
@@ -42,14 +46,15 @@ def options(help_text: str) -> set[str]:
 
 
 @AS_USER
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("command", COMMANDS_HERE)
 def test_a_twin_has_the_options_of_its_stock_command(actor: Actor, command: str) -> None:
     stock = options(actor.check(["red-dnf", command, "--help"]))
     twin = options(actor.check(["red-dnf", f"red-{command}", "--help"]))
     assert stock <= twin
     assert twin - stock <= {"--redpath", "--rpath", "--rmain", "--node-force", "--forcenode",
                             "--plan", "--force"}  # fmt: skip
-    assert "--redpath" in twin
+    # dnf5 shows options of all commands in its own help only.
+    assert "--redpath" in (options(actor.check(["red-dnf", "--help"])) if is_dnf5() else twin)
 
 
 @AS_USER
@@ -62,7 +67,7 @@ def test_red_check_has_the_options_of_check_too(actor: Actor) -> None:
 def test_help_lists_every_twin(actor: Actor) -> None:
     text = actor.check(["red-dnf", "--help"])
     for command in ("red-manager", "red-install", "red-search", "red-repoquery"):
-        assert re.search(rf"^{command} ", text, re.MULTILINE), command
+        assert re.search(rf"^ *{command} ", text, re.MULTILINE), command
 
 
 @AS_USER
@@ -71,14 +76,14 @@ def test_queries_answer_as_stock_dnf_does(node: TestNode) -> None:
     assert node.try_dnf("red-check-update").returncode == 100
     assert "tool-1.0-1.noarch" in node.dnf("red-provides", "/usr/bin/tool")
     assert node.dnf("red-repoquery", "--requires", "user").splitlines()[0] == "/usr/bin/tool"
-    assert "Version      : 1.0" in node.dnf("red-info", "--installed", "tool")
-    assert "Repo-id" in node.dnf("red-repoinfo")
+    assert re.search("^Version *: 1.0$", node.dnf("red-info", "--installed", "tool"), re.MULTILINE)
+    assert re.search("^Repo.(id|ID) ", node.dnf("red-repoinfo"), re.MULTILINE)
     assert "tool" in node.dnf("rse", "Test package tool")
     node.dnf("red-check")
     node.dnf("red-makecache")
     node.dnf("red-clean", "all")
-    assert not list((node.path / "var/cache/dnf").glob("*.solv"))
-    node.dnf("red-updateinfo")
+    assert not list((node.path / "var/cache").rglob("*.solv"))
+    node.dnf("red-updateinfo", "list")
 
 
 @AS_USER

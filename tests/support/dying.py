@@ -54,8 +54,9 @@ class Fuse:
         libc.syncfs = self._guard(libc.syncfs)  # type: ignore[assignment]
 
 
-def main() -> None:
-    fuse = Fuse(int(sys.argv[1]))
+def lay_fuse(point: int) -> None:
+    """From here on this process, and what it forks, dies before change ``point`` of a commit."""
+    fuse = Fuse(point)
     fuse.lay()
     from redrpm import hold
 
@@ -74,6 +75,10 @@ def main() -> None:
 
     hold.commit = burning_commit
     os._exit = counted_exit  # type: ignore[assignment]
+
+
+def main() -> None:
+    lay_fuse(int(sys.argv[1]))
     from reddnf.launcher import main as red_dnf
 
     sys.argv[:2] = ["red-dnf"]

@@ -17,3 +17,13 @@ def dnf_under_test() -> str:
 
 def is_dnf5() -> bool:
     return dnf_under_test() == "dnf5"
+
+
+def already_installed(nevra: str) -> str:
+    """What dnf says of a package that is installed."""
+    return f'Package "{nevra}" is already' if is_dnf5() else f"Package {nevra} is already"
+
+
+def mark_as_dependency(package: str) -> list[str]:
+    """The command that makes a package one that nobody asked for."""
+    return ["red-mark", "dependency", "-y", package] if is_dnf5() else ["red-mark", "remove", package]

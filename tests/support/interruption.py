@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Sequence
 
 from support.actors import Actor, describe
+from support.frontends import is_dnf5
 from support.nodes import NOT_STATE, TestNode
 from support.rpms import RpmFile, build_rpm, create_repository
 from support.trees import snapshot_tree
@@ -27,6 +28,14 @@ VICTIMS = ("command", "child", "all")
 DEPTH = 3  # of the process that works in the view, below the command: redsys.namespace
 # One line for each file of each package, with what rpm holds of it in that installation.
 _RPMDB_QUERY = "%{NEVRA} %{SIGMD5} %{SHA1HEADER}\\n[%{FILENAMES} %{FILESTATES} %{FILEDIGESTS}\\n]"
+_DYING_PLUGIN = """
+import os, sys
+sys.path[:0] = ["{0}", "{1}"]
+import libdnf5
+from dying import lay_fuse
+lay_fuse(int(os.environ["DYING_POINT"]))
+from reddnf5.plugin import RedpakPlugin as Plugin
+"""
 _HISTORY_QUERY = """
     SELECT trans.id, trans.state, trans_item.action, trans_item.reason, trans_item.state,
            coalesce(rpm.name || rpm.version, comps_group.groupid)
@@ -119,6 +128,7 @@ class Content:
             shutil.copytree(node.path / "var/lib", copy)
             loose["rpmdb"] = read_rpmdb(copy / "rpm")
             loose["history"] = _read_history(copy / "dnf/history.sqlite")
+            loose["dnf5"] = _read_dnf5_state(copy / "dnf/libdnf5")
         return cls(strict, loose)
 
 
@@ -147,6 +157,17 @@ def _read_history(file: Path) -> list[tuple[object, ...]]:
         connection.close()
 
 
+def _read_dnf5_state(directory: Path) -> dict[str, str]:
+    """What dnf5 notes of packages and groups; its history must be sound."""
+    history = directory / "transaction_history.sqlite"
+    if history.exists():
+        with contextlib.closing(sqlite3.connect(history)) as connection:
+            (sound,) = connection.execute("PRAGMA integrity_check").fetchone()
+        assert sound == "ok", sound
+    names = ("packages.toml", "nevras.toml", "groups.toml")
+    return {name: (directory / name).read_text() for name in names if (directory / name).exists()}
+
+
 @dataclass(frozen=True)
 class Tools:
     """The drivers of this package where every actor can read them; ``library`` is redpak's."""
@@ -159,7 +180,23 @@ class Tools:
         directory.mkdir(exist_ok=True)
         for name in ("dying.py", "view_rpm.py"):
             shutil.copyfile(Path(__file__).parent / name, directory / name)
-        return cls(directory, prefix / "lib/redpak")
+        library = prefix / "lib/redpak"
+        plugin = directory / "plugin"
+        plugin.mkdir(exist_ok=True)
+        (plugin / "redpak_dnf5.py").write_text(_DYING_PLUGIN.format(directory, library))
+        return cls(directory, library)
+
+    def dying_dnf5(self, point: int) -> list[str]:
+        """dnf5 whose plugin lays the fuse of dying.py before it is the real one."""
+        own = self.library / "dnf5"
+        return [
+            "/usr/bin/env",
+            f"LIBDNF_PYTHON_PLUGIN_DIR={self.directory}/plugin",
+            f"LIBDNF_PLUGINS_CONFIG_DIR={own}/plugins",
+            f"XDG_CONFIG_HOME={own}/config",
+            f"DYING_POINT={point}",
+            "dnf5",
+        ]
 
     def command(self, name: str, *words: object) -> list[str]:
         argv = ["/usr/bin/env", f"PYTHONPATH={self.library}", "/usr/bin/python3", "-B"]
@@ -206,6 +243,8 @@ class Bench:
     def dying_command(self, point: int) -> list[str]:
         """The same, which kills itself before change number ``point`` of its commit."""
         words = [*self.scenario.words, f"--redpath={self.node.path}"]
+        if is_dnf5():
+            return [*self.tools.dying_dnf5(point), *words]
         return self.tools.command("dying.py", point, *words)
 
     def count_changes(self) -> int:

@@ -75,3 +75,9 @@ def pass_through(argv: Sequence[str]) -> int:
     except OSError as err:
         raise RedpakError(f"{argv[0]}: {err.strerror}", hint=f"install {argv[0]}") from err
     return status if status >= 0 else 128 - status
+
+
+def command_line() -> list[str]:
+    """The arguments of this process as it was started, with those of its interpreter."""
+    with open("/proc/self/cmdline", "rb") as stream:
+        return [os.fsdecode(word) for word in stream.read().split(b"\0")[:-1]]

@@ -10,7 +10,7 @@ from typing import Any
 import dnf.cli.commands
 
 from redcheck import cli
-from reddnf.node_command import add_node_options
+from reddnf.manage import declare_node_options
 from redpak.errors import RedpakError
 
 
@@ -23,7 +23,7 @@ class CheckCommand(dnf.cli.commands.Command):
     @staticmethod
     def set_argparser(parser: Any) -> None:
         """Declare the options."""
-        add_node_options(parser)
+        declare_node_options(parser)
         cli.add_options(parser)
 
     def pre_configure(self) -> None:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import libdnf5
 import libdnf5.exception
 
+from reddnf.freezing import Again
 from redpak.errors import RedpakError
 from redpak.node import Node
 from redrpm.session import find_releasever
@@ -84,6 +86,10 @@ class Dnf5:
             if not wanted or repo.get_id() in wanted:
                 print(f"======== repo: {repo.get_id()} ========")
                 _print_options(repo.get_config())
+
+    def again(self) -> Again:
+        # The environment says where our plugin is, inside dnf5 and below red-dnf alike.
+        return Again([shutil.which("dnf5") or "dnf5"], "dependency")
 
     def dump_variables(self) -> None:
         variables = self._base.get_vars()

@@ -4,8 +4,8 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -18,15 +18,25 @@ from redpak.family import load_main, resolve_redpath
 from redpak.files import write_file_atomic
 from redsys.run import run as run_tool
 
+OPTIONS = (
+    ("--freeze", "FILE", "write a manifest of every node at and below DIR: configuration and exact"
+     " packages"),
+    ("--thaw", "FILE", "build the nodes of a manifest at DIR, from it and the repositories that it"
+     " names"),
+)  # fmt: skip
 Tell = Callable[[str], None]
 
 
-def add_options(parser: Any) -> None:
-    """Declare the two actions."""
-    parser.add_argument("--freeze", metavar="FILE", help="write a manifest of every node at and"
-                        " below DIR: configuration and exact packages")
-    parser.add_argument("--thaw", metavar="FILE", help="build the nodes of a manifest at DIR, from"
-                        " it and the repositories that it names")
+@dataclass(frozen=True)
+class Again:
+    """How this dnf is started once more: the program and its own options; as_dependency is what
+    its mark calls a package that nobody asked for."""
+
+    program: Sequence[str]
+    as_dependency: str
+
+    def run(self, *words: str) -> None:
+        run_tool([*self.program, *words], environ=dict(os.environ), package="dnf")
 
 
 def is_wanted(opts: Any) -> bool:
@@ -34,8 +44,8 @@ def is_wanted(opts: Any) -> bool:
     return bool(opts.freeze or opts.thaw)
 
 
-def run(opts: Any, tell: Tell) -> None:
-    """Freeze or thaw. Raises RedpakError."""
+def run(opts: Any, tell: Tell, dnf: Again) -> None:
+    """Freeze or thaw; ``dnf`` is the command that installs. Raises RedpakError."""
     if opts.freeze and opts.thaw:
         raise RedpakError("--freeze and --thaw exclude each other")
     if opts.freeze:
@@ -44,7 +54,7 @@ def run(opts: Any, tell: Tell) -> None:
         main = load_main(opts.rmain, os.environ)
         top = os.path.realpath(resolve_redpath(opts.redpath, os.environ))
         thaw(read_manifest(opts.thaw), top, main=main, notify=tell,
-             install=partial(_install, main=main.file))
+             install=partial(_install, dnf, main=main.file))
 
 
 def _freeze(opts: Any, tell: Tell) -> None:
@@ -59,19 +69,11 @@ def _freeze(opts: Any, tell: Tell) -> None:
     tell(f"Froze {len(manifest.nodes)} nodes with {packages} packages in {opts.freeze}")
 
 
-def _install(place: str, packages: Sequence[str], *, forced: bool, dependencies: Sequence[str],
+def _install(dnf: Again, place: str, packages: Sequence[str], *, forced: bool, dependencies: Sequence[str],
              main: str) -> None:
     """redcheck.thaw.Install, by the command that we are: one transaction."""
     node = [f"--redpath={place}", f"--rmain={main}", "--node-force"]
     exactly = ["--setopt=install_weak_deps=0", "--setopt=obsoletes=0"]
-    _run("red-install", "-y", *node, *exactly, *(["--forcenode"] if forced else []), *packages)
+    dnf.run("red-install", "-y", *node, *exactly, *(["--forcenode"] if forced else []), *packages)
     if dependencies:
-        _run("red-mark", "-y", *node, "remove", *dependencies)
-
-
-def _run(*words: str) -> None:
-    with open("/proc/self/cmdline", "rb") as stream:
-        argv = [os.fsdecode(word) for word in stream.read().split(b"\0")[:-1]]
-    # The interpreter, its options and the program: all that comes before our arguments.
-    program = argv[:len(argv) - len(sys.argv) + 1]
-    run_tool([*program, *words], environ=dict(os.environ), package="dnf")
+        dnf.run("red-mark", dnf.as_dependency, "-y", *node, *dependencies)

@@ -107,16 +107,12 @@ def main() -> None:
 
 
 def _run_dnf5(arguments: list[str]) -> NoReturn:
-    """Become dnf5, with our plugin wherever it is; red-manager needs no more than its library."""
+    """Become dnf5, with our plugin wherever it is; what needs no dnf5 is done here."""
+    from reddnf.standalone import RUNNERS
+
     program = shutil.which("dnf5")
     if not program or not importlib.util.find_spec("libdnf5"):
         raise RedpakError("dnf5 is not installed", hint="install dnf5 and python3-libdnf5")
-    command = next((word for word in arguments if not word.startswith("-")), "")
-    if command in ("red-manager", "rmg"):
-        from reddnf.manage_line import run_manager
-
-        arguments.remove(command)
-        sys.exit(run_manager(arguments))
     for name in [name for name in os.environ if name.startswith("PYTHON")]:
         del os.environ[name]  # the plugin is Python inside dnf5: nobody else's modules
     own = os.path.join(_packages(), "dnf5")
@@ -126,6 +122,10 @@ def _run_dnf5(arguments: list[str]) -> NoReturn:
         os.environ["XDG_CONFIG_HOME"] = f"{own}/config"
     else:
         os.environ["LIBDNF_PYTHON_PLUGIN_DIR"] = os.path.join(_packages(), "libdnf_plugins")
+    command = next((word for word in arguments if not word.startswith("-")), "")
+    if command in RUNNERS:
+        arguments.remove(command)
+        sys.exit(RUNNERS[command](arguments))
     try:
         os.execv(program, ["dnf5", *arguments])
     except OSError as err:

@@ -10,6 +10,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
+from reddnf import freezing
 from reddnf.repofiles import (
     RepositoryFile,
     add_repository,
@@ -56,6 +57,7 @@ _VALUES = (
     ("--state", "STATE", "set what the node is fit for: "
      + ", ".join(state.value for state in NodeState)),
     ("--add-repo", "URL|FILE.repo", "give the node a repository (any number of times)"),
+    *freezing.OPTIONS,
 )  # fmt: skip
 
 
@@ -75,6 +77,9 @@ class FrontEnd(Protocol):
 
     def dump_variables(self) -> None:
         """Print dnf's variables."""
+
+    def again(self) -> freezing.Again:
+        """How this dnf is started once more."""
 
 
 def declare_node_options(parser: Any) -> None:
@@ -138,6 +143,9 @@ class Manager:
         """Check what was asked for, and find the node. Raises RedpakError."""
         os.umask(0o022)
         opts = self._opts
+        if freezing.is_wanted(opts):
+            _become_owner(os.path.realpath(resolve_redpath(opts.redpath, os.environ)))
+            return
         self._check_options()
         self._main: Main = load_main(opts.rmain, os.environ)
         self._repositories = [prepare_repository(source) for source in opts.add_repo]
@@ -151,6 +159,9 @@ class Manager:
     def run(self) -> None:
         """Carry out the actions. Raises RedpakError."""
         opts = self._opts
+        if freezing.is_wanted(opts):
+            freezing.run(opts, self._tell, self._front.again())
+            return
         if opts.adopt:
             self._adopt()
         if not self._needs_node:

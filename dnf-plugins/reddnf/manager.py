@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -13,12 +14,14 @@ import dnf.cli.commands
 import dnf.conf
 import dnf.exceptions
 
+from reddnf.freezing import Again
 from reddnf.manage import SUMMARY, Manager, declare_node_options, declare_options
 from reddnf.node_command import configure_repositories
 from reddnf.session import tell
 from redpak.errors import RedpakError
 from redpak.node import Node
 from redsys.lock import NodeBusyError
+from redsys.run import command_line
 
 logger = logging.getLogger("dnf.plugin.redpak")
 
@@ -79,6 +82,11 @@ class _Dnf4:
             if not wanted or repo.id in wanted:
                 print(output.fmtSection(f"repo: {repo.id}"))
                 print(repo.dump())
+
+    def again(self) -> Again:
+        # The interpreter, its options and the program: all that comes before our arguments.
+        argv = command_line()
+        return Again(argv[: len(argv) - len(sys.argv) + 1], "remove")
 
     def dump_variables(self) -> None:
         for name, value in sorted(self._base.conf.substitutions.items()):

@@ -78,9 +78,3 @@ def words_of(argv: Sequence[str]) -> list[str]:
         if position and word in names:
             return list(argv[position + 1 :])
     return []
-
-
-def command_line() -> list[str]:
-    """The arguments of this process: Python was started inside dnf5, and knows none."""
-    with open("/proc/self/cmdline", "rb") as stream:
-        return [os.fsdecode(word) for word in stream.read().split(b"\0")[:-1]]

@@ -20,7 +20,9 @@ NO_PLUGIN = (
 )
 # How the aliases talk to the plugin.
 VARIABLE = "redpak_"
+# Twins in name only: reddnf.standalone does them.
 MANAGER = "manager"
+CHECK = "check"
 
 _ALWAYS = None
 _NEVER: frozenset[str] = frozenset()
@@ -61,7 +63,7 @@ COMMANDS = (
     RedCommand(("provides",), "provides", _NEVER, "Find what package provides a value"),
     RedCommand(("check-upgrade", "check-update"), "check-upgrade", _NEVER,
                "Check for upgrades of a node"),
-    RedCommand(("check",), "check", _NEVER, "Check for problems in a node's family of rpmdbs"),
+    RedCommand((CHECK,), "check", _NEVER, "Prove that a node is coherent (all options: red-check)"),
     RedCommand(("leaves",), "leaves", _NEVER, "List packages of a family that no other requires"),
     RedCommand(("repoquery", "rq"), "repoquery", _NEVER, "Search for packages of a node"),
     RedCommand(("search", "se"), "search", _NEVER, "Search for software for a node"),

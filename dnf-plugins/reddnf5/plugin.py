@@ -15,13 +15,14 @@ from typing import Any, Callable, NoReturn, Optional
 
 import libdnf5
 
-from reddnf.manage_line import run_manager
-from reddnf5.arguments import NodeArguments, command_line, words_of
-from reddnf5.commands import MANAGER, NO_PLUGIN, VARIABLE
+from reddnf.standalone import RUNNERS
+from reddnf5.arguments import NodeArguments
+from reddnf5.commands import CHECK, MANAGER, NO_PLUGIN, VARIABLE
 from reddnf5.work import NodeWork
 from redpak.errors import RedpakError
 from redsys import libc
 from redsys.lock import NodeBusyError
+from redsys.run import command_line
 
 _BUSY = 200  # the exit status of dnf4 for a lock
 
@@ -92,8 +93,9 @@ class RedpakPlugin(libdnf5.plugin.IPlugin2_1):
             return str(variables.get_value(name)) if variables.contains(name) else None
 
         argv = command_line()
-        if variable(f"{VARIABLE}command") == MANAGER:
-            leave(run_manager(words_of(argv)))
+        own = next((word for word in argv[1:] if word in RUNNERS), None)
+        if own and variable(f"{VARIABLE}command") in (MANAGER, CHECK):
+            leave(RUNNERS[own]([word for word in argv[1:] if word != own]))
         self._work = NodeWork(base, NodeArguments.read(variable, argv))
 
     @_hook

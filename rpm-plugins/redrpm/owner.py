@@ -11,6 +11,7 @@ from typing import Callable
 
 from redpak.errors import RedpakError
 from redsys import seccomp
+from redsys.run import command_line
 
 # What crosses from root to the user: how to find the node and to talk to people and proxies.
 _KEPT = ("PATH", "LANG", "LANGUAGE", "TERM", "COLUMNS", "LINES", "NO_COLOR", "TZ", "REDPATH",
@@ -36,8 +37,7 @@ def become_owner(path: str, uid: int) -> None:
             f"{path}: belongs to user number {uid}, who is not known here",
             hint="give the node to an existing user",
         ) from None
-    with open("/proc/self/cmdline", "rb") as stream:
-        argv = [os.fsdecode(word) for word in stream.read().split(b"\0")[:-1]]
+    argv = command_line()
     sys.stdout.flush()
     sys.stderr.flush()
     try:

@@ -69,8 +69,8 @@ def _freeze(opts: Any, tell: Tell) -> None:
     tell(f"Froze {len(manifest.nodes)} nodes with {packages} packages in {opts.freeze}")
 
 
-def _install(dnf: Again, place: str, packages: Sequence[str], *, forced: bool, dependencies: Sequence[str],
-             main: str) -> None:
+def _install(dnf: Again, place: str, packages: Sequence[str], *, forced: bool,
+             dependencies: Sequence[str], main: str) -> None:
     """redcheck.thaw.Install, by the command that we are: one transaction."""
     node = [f"--redpath={place}", f"--rmain={main}", "--node-force"]
     exactly = ["--setopt=install_weak_deps=0", "--setopt=obsoletes=0"]

@@ -59,7 +59,8 @@ class RedpakPlugin(dnf.Plugin):
     def sack(self, command: NodeCommand) -> None:
         """The solver never sees another version of what an ancestor has."""
         available = self.base.sack.query().available()
-        remember_available(command.session.family.leaf, (package.name for package in available))
+        node = command.session.session.family.leaf
+        remember_available(node, (package.name for package in available))
         command.session.exclude_ancestors(self.base)
 
     @_hook

@@ -26,4 +26,4 @@ def already_installed(nevra: str) -> str:
 
 def mark_as_dependency(package: str) -> list[str]:
     """The command that makes a package one that nobody asked for."""
-    return ["red-mark", "dependency", "-y", package] if is_dnf5() else ["red-mark", "remove", package]
+    return ["red-mark", "-y", "dependency" if is_dnf5() else "remove", package]

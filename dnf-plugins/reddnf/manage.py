@@ -54,8 +54,7 @@ _VALUES = (
     ("--template-admin", "NAME", "the same for the administrative configuration"),
     ("--name", "NAME", "globally unique name of the node (default: a new UUID)"),
     ("--info", "TEXT", "what the node is, for people"),
-    ("--state", "STATE", "set what the node is fit for: "
-     + ", ".join(state.value for state in NodeState)),
+    ("--state", "|".join(state.value for state in NodeState), "set what the node is fit for"),
     ("--add-repo", "URL|FILE.repo", "give the node a repository (any number of times)"),
     *freezing.OPTIONS,
 )  # fmt: skip
@@ -97,7 +96,8 @@ def declare_options(parser: Any) -> None:
     for option, metavar, text in _VALUES:
         settings: dict[str, Any] = {"metavar": metavar, "help": text}
         if option == "--state":
-            settings |= {"choices": [s.value for s in NodeState], "type": str.capitalize}
+            del settings["metavar"]
+            settings |= {"choices": metavar.split("|"), "type": str.capitalize}
         elif option == "--add-repo":
             settings |= {"action": "append", "default": []}
         parser.add_argument(option, **settings)

@@ -112,7 +112,7 @@ def _function(name: str, lines: Sequence[str]) -> str:
 
 def _is_compilable(plan: LaunchPlan, context: Context) -> bool:
     used = context.config.used_names
-    if used & (_VOLATILE | _SHELL_NAMES) or plan.needs_python:
+    if used & (_VOLATILE | _SHELL_NAMES) or plan.needs_python or plan.is_passing:
         return False
     tags = context.config.tags
     if tags.maxage is not None or tags.verbose:

@@ -25,6 +25,7 @@ from redwrap.linker import add_linker_cache
 from redwrap.lookup import NamespaceView, find_command
 from redwrap.operations import Bind
 from redwrap.plan import RESTORE_SIGNALS, SIGNAL_TOOL, LaunchPlan, PlanBuilder
+from redwrap.refusals import check_overlays, split_around_mounts
 from redwrap.sources import check_mount_points, prepare_sources
 from redwrap.state import make_state_directories
 
@@ -127,7 +128,8 @@ def settle_plan(plan: LaunchPlan) -> LaunchPlan:
     left_out = tuple(mount for mount in plan.mounts if isinstance(mount, Bind)
                      and mount.optional and not os.path.exists(mount.source))
     operations = tuple(step for step in plan.operations if step not in left_out)
-    return settle_overlays(replace(plan, operations=operations, left_out=left_out))
+    return split_around_mounts(settle_overlays(
+        replace(plan, operations=operations, left_out=left_out)))
 
 
 def check_age(family: Family, config: EffectiveConfig) -> None:
@@ -159,6 +161,7 @@ def check_plan(plan: LaunchPlan, *, create: bool) -> None:
     """Check the plan against the file system: sources, mount points, links. Raises LaunchError."""
     prepare_sources(plan.mounts, create=create)
     check_mount_points(plan.mounts)
+    check_overlays(plan)
 
 
 def check_command(plan: LaunchPlan, command: str) -> NamespaceView:

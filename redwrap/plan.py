@@ -57,6 +57,7 @@ class LaunchPlan:
     signal_tool: str = ""  # env(1) in the namespace, when it is there and can restore signals
     looked_at: Mapping[str, str] = field(default_factory=dict)  # paths, and what is there
     depends_on: tuple[str, ...] = ()  # files and directories whose change makes it another plan
+    is_passing: bool = False  # whether it is good for this launch only
     needs_python: bool = False  # whether a step is more than bwrap and a shell can do
 
     @property

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""red-wrap from a checkout: the shell script red-wrap runs this file with python3 -I."""
+"""red-wrap-cold in a checkout: launcher/red-wrap runs this file with python3 -I."""
 
 import os
 import sys

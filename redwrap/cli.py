@@ -56,8 +56,11 @@ OPTIONS = (
            "that gave it; start nothing"),
     Option(("--help", "-h"), "", "print this"),
     Option(("--version",), "", "print the version"),
-    # From the warm path (the shell script red-wrap): the key of the plan that it looked for.
+    # From the launcher, red-wrap: where it is, the key of the plan that it looked for, and whether
+    # the kernel lacks the calls to make mounts with.
+    Option(("--launcher",), "PATH", ""),
     Option(("--warm",), "KEY", ""),
+    Option(("--old-kernel",), "", ""),
 )
 
 

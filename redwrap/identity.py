@@ -11,6 +11,7 @@ from typing import Optional
 
 from redpak.effective import EffectiveConfig
 from redwrap.errors import LaunchError
+from redwrap.operations import RunAs
 
 
 @dataclass(frozen=True)
@@ -61,3 +62,11 @@ def _find_group(text: str, where: str) -> int:
     except KeyError:
         raise LaunchError(f"{where}: there is no group {text}",
                           hint="write a name of this system, or a number") from None
+
+
+def list_groups(step: RunAs) -> list[int]:
+    """The groups of the user that root becomes."""
+    try:
+        return os.getgrouplist(pwd.getpwuid(step.uid).pw_name, step.gid)
+    except KeyError:
+        return [step.gid]

@@ -6,26 +6,23 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
 from redpak.effective import EffectiveConfig
 from redpak.expand import Caller
 from redpak.family import Family, load_family, load_main, resolve_redpath
-from redpak.findings import Finding
 from redpak.merge import merge_family
 from redsys.lock import NodeLock, lock_node
 from redwrap.cli import Options
+from redwrap.compiled import VOLATILE, Context, is_lasting, list_conditions, store_plan
+from redwrap.encode import Encoder, write_records
 from redwrap.errors import LaunchError
-from redwrap.execfd import run_commands
 from redwrap.execute import execute
 from redwrap.identity import find_identity
-from redwrap.layers import settle_overlays
 from redwrap.linker import add_linker_cache
-from redwrap.lookup import NamespaceView, find_command
 from redwrap.operations import Bind
-from redwrap.plan import RESTORE_SIGNALS, SIGNAL_TOOL, LaunchPlan, PlanBuilder
-from redwrap.refusals import check_overlays, split_around_mounts
+from redwrap.plan import LaunchPlan, PlanBuilder
 from redwrap.sources import check_mount_points, prepare_sources
 from redwrap.state import make_state_directories
 
@@ -45,45 +42,45 @@ def launch(options: Options, caller_environ: Mapping[str, str]) -> int:
     lock = lock_family(family)
     config = merge_family(family, environ=environ, caller=Caller.current(),
                           strict=options.has("strict"))
-    warn(config.warnings)
     identity = find_identity(config, user=options.text("user"), group=options.text("group"))
     builder = PlanBuilder(family, config, environ, uid=os.getuid(), user=identity)
-    plan = builder.build(find_bwrap(options.text("bwrap"), environ))
-    if options.has("dump_only") or options.has("json") or options.has("explain"):
-        from redwrap.explain import explain_plan, plan_as_json, plan_as_text  # not for launches
-        plan = add_linker_cache(settle_plan(plan), family, environ, make=False)
-        print(plan_as_json(plan) if options.has("json") else
-              explain_plan(plan, config) if options.has("explain") else plan_as_text(plan))
-        return 0
+    plan = settle_plan(builder.build(find_bwrap(options.text("bwrap"), environ)))
+    messages = [f"warning: {finding}" for finding in config.warnings]
     if options.has("verbose") or config.tags.verbose:
-        inform(config)
+        messages += list_remarks(config)
+    for message in messages:
+        print(f"red-wrap: {message}", file=sys.stderr)
+    if options.has("dump_only") or options.has("json") or options.has("explain"):
+        plan = add_linker_cache(plan, family, environ, make=False)
+        print(show_plan(plan, config, options))
+        return 0
     if not options.has("force"):
         check_age(family, config)
-    plan = settle_plan(plan)
     check_plan(plan, create=options.has("force"))
     make_state_directories(plan, family)
     plan = add_linker_cache(plan, family, environ, make=True)
     if options.has("dump"):
-        from redwrap.explain import plan_as_text
-        print(plan_as_text(plan), file=sys.stderr)
-    plan = find_signal_tool(plan, check_command(plan, options.command[0]))
-    unsafe = options.has("unsafe") or bool(config.tags.unsafe)
-    outputs = run_commands(plan.commands, environ, unsafe=unsafe)
-    key = options.text("warm")
-    if key:
-        from redwrap.compiled import Context, compile_plan, store_plan
-        context = Context(key, redpath, family, config, environ, outputs,
-                          options.text("bwrap") is not None, started)
-        text = compile_plan(plan, context)
-        if text is not None:
-            store_plan(text, plan, context)
-    execute(plan, options.command, environ, lock, outputs)
+        print(show_plan(plan, config, options), file=sys.stderr)
+    own_mounts = not options.has("old_kernel")
+    records = Encoder(plan, own_mounts=own_mounts,
+                      unsafe=options.has("unsafe") or bool(config.tags.unsafe),
+                      hidden=VOLATILE - config.used_names).encode()
+    key, launcher = options.text("warm"), options.text("launcher")
+    if key and launcher and is_lasting(plan, config):
+        context = Context(key, launcher, redpath, family, config, environ, messages,
+                          options.text("bwrap") is not None, own_mounts, started)
+        conditions = list_conditions(plan, context)
+        if conditions is not None:
+            store_plan([*conditions, *records], context)
+    execute(plan, write_records(records), options.command, environ, lock=lock, launcher=launcher)
 
 
-def warn(findings: Sequence[Finding]) -> None:
-    """Say what the merge dropped or ignored."""
-    for finding in findings:
-        print(f"red-wrap: warning: {finding}", file=sys.stderr)
+def show_plan(plan: LaunchPlan, config: EffectiveConfig, options: Options) -> str:
+    """What --json, --explain, --dump-only and --dump print."""
+    from redwrap.explain import explain_plan, plan_as_json, plan_as_text  # not for plain launches
+    if options.has("json"):
+        return plan_as_json(plan)
+    return explain_plan(plan, config) if options.has("explain") else plan_as_text(plan)
 
 
 def lock_family(family: Family) -> NodeLock:
@@ -128,8 +125,12 @@ def settle_plan(plan: LaunchPlan) -> LaunchPlan:
     left_out = tuple(mount for mount in plan.mounts if isinstance(mount, Bind)
                      and mount.optional and not os.path.exists(mount.source))
     operations = tuple(step for step in plan.operations if step not in left_out)
-    return split_around_mounts(settle_overlays(
-        replace(plan, operations=operations, left_out=left_out)))
+    plan = replace(plan, operations=operations, left_out=left_out)
+    if not plan.has_overlays:
+        return plan
+    from redwrap.layers import settle_overlays  # not for plain launches
+    from redwrap.refusals import split_around_mounts
+    return split_around_mounts(settle_overlays(plan))
 
 
 def check_age(family: Family, config: EffectiveConfig) -> None:
@@ -145,38 +146,22 @@ def check_age(family: Family, config: EffectiveConfig) -> None:
                 f"{config.tags.maxage}", hint="check it with red-check, or say --force")
 
 
-def inform(config: EffectiveConfig) -> None:
-    """Print what the configuration tells people about its entries (info and warn)."""
+def list_remarks(config: EffectiveConfig) -> Iterator[str]:
+    """What the configuration tells people about its entries (info and warn)."""
     entries = [(entry.origin, entry.info, entry.warn) for entry in config.exports]
     entries += [(entry.origin, entry.info, entry.warn) for entry in config.environ]
     entries += [(entry.origin, entry.info, entry.warn) for entry in config.capabilities]
     for origin, info, warning in entries:
         if warning:
-            print(f"red-wrap: warning: {origin}: {warning}", file=sys.stderr)
+            yield f"warning: {origin}: {warning}"
         if info:
-            print(f"red-wrap: info: {origin}: {info}", file=sys.stderr)
+            yield f"info: {origin}: {info}"
 
 
 def check_plan(plan: LaunchPlan, *, create: bool) -> None:
     """Check the plan against the file system: sources, mount points, links. Raises LaunchError."""
     prepare_sources(plan.mounts, create=create)
     check_mount_points(plan.mounts)
-    check_overlays(plan)
-
-
-def check_command(plan: LaunchPlan, command: str) -> NamespaceView:
-    """Raise LaunchError (126, 127) unless `command` can be executed in the namespace."""
-    view = NamespaceView(plan.mounts)
-    find_command(view, command, plan.search, plan.directory or os.getcwd())
-    return view
-
-
-def find_signal_tool(plan: LaunchPlan, view: NamespaceView) -> LaunchPlan:
-    """The plan with the env(1) of the namespace, if it is the host's and restores signals."""
-    host = view.host_path(SIGNAL_TOOL)
-    if host is None or not os.path.exists(SIGNAL_TOOL) or not os.path.samefile(host, SIGNAL_TOOL):
-        return plan
-    nothing = [(os.POSIX_SPAWN_OPEN, fd, os.devnull, os.O_RDWR, 0) for fd in (1, 2)]
-    pid = os.posix_spawn(SIGNAL_TOOL, [SIGNAL_TOOL, *RESTORE_SIGNALS], {}, file_actions=nothing)
-    works = os.waitpid(pid, 0)[1] == 0
-    return replace(plan, signal_tool=SIGNAL_TOOL) if works else plan
+    if plan.has_overlays:
+        from redwrap.refusals import check_overlays
+        check_overlays(plan)

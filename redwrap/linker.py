@@ -21,6 +21,7 @@ from redpak.linker import (
     store_cache,
 )
 from redsys.lock import NodeLock
+from redwrap.encode import Encoder, write_records
 from redwrap.errors import LaunchError
 from redwrap.lookup import NamespaceView
 from redwrap.operations import Bind, Data, Mount, Overlay, RunAs, Running
@@ -119,9 +120,8 @@ class LinkerCache:
                   and not isinstance(step, Data)]
         demoted = [RunAs(None, owner, os.stat(self._family.leaf.path).st_gid)] if (
             os.geteuid() == 0 != owner) else []
-        return replace(
-            plan, operations=(*mounts, Bind(None, _WORK, work, writable=True), *demoted),
-            signal_tool="", needs_python=bool(demoted))
+        return replace(plan, operations=(
+            *mounts, Bind(None, _WORK, work, writable=True), *demoted))
 
 
 def plan_with(plan: LaunchPlan, cache: Mount) -> LaunchPlan:
@@ -160,6 +160,8 @@ def has_ldconfig() -> bool:
 def _run_in(plan: LaunchPlan, command: Sequence[str]) -> None:
     """Run a command in a namespace, to its end. What it says is not for the user."""
     from redwrap.execute import execute
+    records = write_records(Encoder(plan, own_mounts=True, unsafe=False,
+                                    hidden=frozenset()).encode())
     pid = os.fork()
     if pid:
         os.waitpid(pid, 0)
@@ -168,7 +170,8 @@ def _run_in(plan: LaunchPlan, command: Sequence[str]) -> None:
         nothing = os.open(os.devnull, os.O_RDWR)
         for fd in (0, 1, 2):
             os.dup2(nothing, fd)
-        execute(plan, command, {"PATH": "/usr/sbin:/usr/bin"}, NodeLock("", os.dup(nothing)), [])
+        execute(plan, records, command, {"PATH": "/usr/sbin:/usr/bin"},
+                lock=NodeLock("", os.dup(nothing)), launcher=None)
     finally:
         os._exit(1)
 

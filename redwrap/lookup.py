@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the application will see, worked out on the host from the mounts of a plan.
 
-So a command that does not exist in the namespace is reported before anything is started.
+(launcher/lookup.c finds commands in the same way.)
 """
 
 from __future__ import annotations
@@ -9,9 +9,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Sequence
-from typing import Optional
 
-from redwrap.errors import NOT_EXECUTABLE, NOT_FOUND, LaunchError
 from redwrap.operations import Bind, Data, Mount, Overlay, Symlink
 
 _MAX_LINKS = 40  # as the kernel: path_resolution(7)
@@ -30,13 +28,9 @@ class NamespaceView:
                 self._made.add(parent)
                 parent = os.path.dirname(parent)
 
-    def host_path(self, path: str) -> Optional[str]:
-        """The file of the host behind absolute `path`, every symlink followed as the namespace
-        has it; None where the namespace has nothing, or nothing that the host has too."""
-        return next(iter(self._find(path)), None)
-
     def host_directories(self, path: str) -> list[str]:
-        """The directories of the host behind absolute `path`: several in an overlay."""
+        """The directories of the host behind absolute `path`, every symlink followed as the
+        namespace has it: several in an overlay."""
         return [host for host in self._find(path) if os.path.isdir(host)]
 
     def _find(self, path: str) -> list[str]:
@@ -69,10 +63,6 @@ class NamespaceView:
                 inside = "/" if target.startswith("/") else os.path.dirname(inside)
                 hosts = self._step_to(inside)
         return hosts
-
-    def has_file(self, path: str) -> bool:
-        """Whether red-wrap itself puts a file (Execfd, Internal) at `path`."""
-        return isinstance(self._at.get(path), Data)
 
     def _root(self) -> list[str]:
         root = self._at.get("/")
@@ -113,38 +103,3 @@ def _step_into(hosts: Sequence[str], name: str) -> list[str]:
             return found if found or stat.S_ISCHR(mode) else [path]
         found.append(path)
     return found
-
-
-def find_command(view: NamespaceView, command: str, search: str, directory: str) -> str:
-    """The host's file behind `command`, looked up along `search` (a PATH) in the namespace.
-
-    `directory` is where the application starts, for a relative name with a slash. Raises
-    LaunchError with status 127 when there is none and 126 when it cannot be executed.
-    """
-    if "/" in command:
-        candidates = [os.path.join(directory, command)]
-    else:
-        candidates = [os.path.join(entry or directory, command) for entry in search.split(":")]
-    denied = ""
-    for candidate in candidates:
-        host = view.host_path(candidate)
-        if host is None:
-            continue
-        if _is_executable(host):
-            return host
-        denied = denied or candidate
-    if denied:
-        raise LaunchError(f"{denied}: cannot be executed in the namespace",
-                          hint="check that it is a file with execute permission",
-                          status=NOT_EXECUTABLE)
-    where = "" if "/" in command else f" (PATH={search})"
-    raise LaunchError(f"{command}: no such command in the namespace{where}",
-                      hint="install the package that has it, or look at red-wrap --explain",
-                      status=NOT_FOUND)
-
-
-def _is_executable(host: str) -> bool:
-    try:
-        return stat.S_ISREG(os.stat(host).st_mode) and os.access(host, os.X_OK)
-    except OSError:
-        return False

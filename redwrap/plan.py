@@ -20,7 +20,6 @@ from redwrap.identity import Identity
 from redwrap.operations import (
     Bind,
     Command,
-    ControlGroups,
     Data,
     FileSystem,
     Flag,
@@ -54,16 +53,19 @@ class LaunchPlan:
     search: str  # PATH in the namespace
     directory: str  # where the application starts; "" is the caller's directory
     left_out: tuple[Bind, ...] = ()  # optional mounts whose source does not exist
-    signal_tool: str = ""  # env(1) in the namespace, when it is there and can restore signals
     looked_at: Mapping[str, str] = field(default_factory=dict)  # paths, and what is there
     depends_on: tuple[str, ...] = ()  # files and directories whose change makes it another plan
     is_passing: bool = False  # whether it is good for this launch only
-    needs_python: bool = False  # whether a step is more than bwrap and a shell can do
 
     @property
     def mounts(self) -> list[Mount]:
         """The steps that put something at a path."""
         return [step for step in self.operations if isinstance(step, Mount)]
+
+    @property
+    def has_overlays(self) -> bool:
+        """Whether directories are stacked: then much more can go wrong."""
+        return any(isinstance(step, Overlay) for step in self.operations)
 
     @property
     def commands(self) -> list[Command]:
@@ -81,9 +83,6 @@ _FILE_SYSTEMS = {
     ExportMode.DEVFS: "--dev",
     ExportMode.MQUEUE: "--mqueue",
 }
-_BEYOND_SHELL = (ControlGroups, Join, JoinByFd, NewTime, RunAs, Seccomp, SmackLabel)
-SIGNAL_TOOL = "/usr/bin/env"
-RESTORE_SIGNALS = ("--default-signal=INT,QUIT", "--")  # coreutils 8.31 and later
 DEFAULT_PATH = "/usr/sbin:/usr/bin"
 
 
@@ -115,9 +114,7 @@ class PlanBuilder:
         operations = (
             *self._confinement(), *self._namespaces(), *self._identity(), *self._process(),
             *variables, *self._mark(mounts), *mounts, *self._placing())
-        needs_python = any(isinstance(step, _BEYOND_SHELL) for step in operations)
-        return LaunchPlan(bwrap, operations, search, self._tags.chdir or "",
-                          needs_python=needs_python)
+        return LaunchPlan(bwrap, operations, search, self._tags.chdir or "")
 
     def _origin(self, key: str) -> Optional[Origin]:
         known = self._config.provenance.get(key)

@@ -148,11 +148,16 @@ def test_a_descriptor_that_the_caller_left_open_does_not_cross(ground: Ground, n
 def test_a_descriptor_that_is_exported_crosses_as_a_file(ground: Ground) -> None:
     node = ground.node("core", exports=["- {mode: Internal, mount: /etc/handed, path: 7}"])
     script = f"exec 7<<<handed; exec {ground.command} --redpath={node} cat /etc/handed"
-    done = ground.actor.run(["bash", "-c", script])
-    assert done.stdout == "handed\n", done.stderr
-    done = ground.run(node, "true")
-    assert done.returncode == 125
-    assert "file descriptor 7 is not open; start red-wrap with 7<FILE" in done.stderr
+    ground.settle()
+    for _ in range(2):
+        done = ground.actor.run(["bash", "-c", script])
+        assert done.stdout == "handed\n", done.stderr
+    for number in (7, 3):  # 3 is one that red-wrap opens itself
+        assert ground.run(node, "true").stderr == (
+            f"red-wrap: error: {node}/etc/redpack.yaml:7: mount /etc/handed: file descriptor "
+            f"{number} is not open; start red-wrap with {number}<FILE\n")
+        ground.write(node / "etc/redpack.yaml", (node / "etc/redpack.yaml").read_text().replace(
+            "path: 7", "path: 3"))
 
 
 def test_a_symlink_in_a_node_does_not_lead_out(ground: Ground) -> None:

@@ -43,7 +43,7 @@ def shown(ground: Ground, node: Path, **environ: str) -> str:
 
 def is_warm(ground: Ground, node: Path, **environ: str) -> bool:
     """Whether a launch goes without Python: one that cannot start."""
-    main = ground.command.parent / "__main__.py"
+    main = ground.command.parent.parent / "__main__.py"
     hidden = main.with_suffix(".hidden")
     main.rename(hidden)
     try:
@@ -234,32 +234,58 @@ def test_a_plan_that_somebody_else_wrote_is_not_read(ground: Ground, node: Path)
     if os.geteuid() != 0:
         pytest.skip("needs a second user: run as root")
     plan = ground.plan(node)
-    plan.write_text(plan.read_text().replace("plan_run() {", "plan_run() {\necho stolen"))
-    assert ground.output(node, "echo", "x") == "stolen\nx\n"
+    plan.write_text(plan.read_text().replace("\nbwrap\t", "\nsay\tstolen\nbwrap\t"))
+    assert ground.run(node, "echo", "x").stderr == "red-wrap: stolen\n"
     os.chown(plan, 12345, 12345)
-    assert ground.output(node, "echo", "x") == "x\n"
+    assert ground.run(node, "echo", "x").stderr == ""
+
+
+def test_a_plan_that_others_could_write_is_not_read(ground: Ground, node: Path) -> None:
+    plan = ground.plan(node)
+    stolen = plan.read_text().replace("\nbwrap\t", "\nsay\tstolen\nbwrap\t")
+    for changed, mode in ((plan, 0o622), (plan.parent, 0o777)):
+        plan.write_text(stolen)
+        before = changed.stat().st_mode
+        changed.chmod(mode)
+        assert ground.run(node, "true").stderr == ""
+        changed.chmod(before)
+    aside = plan.with_name("aside")
+    aside.write_text(stolen)
+    plan.unlink()
+    plan.symlink_to(aside)
+    assert ground.run(node, "true").stderr == ""
 
 
 def test_a_damaged_plan_is_not_used(ground: Ground, node: Path) -> None:
     plan = ground.plan(node)
-    for text in ("", "#redpak-launch-plan 0\n", "rubbish", plan.read_text()[20:]):
+    good = plan.read_text()
+    half = good[:len(good) // 2]
+    for text in ("", "#redpak-launch-plan 0\n", "rubbish", good[20:], half, half + "\nend\t10\n",
+                 good[:-1], good.replace("\numask", "\n\0umask"), good + "words\t--nonsense\n",
+                 good.replace("\nbwrap\t", "\nnonsense\nbwrap\t"),
+                 good.replace("\nbwrap\t", "\nvariable\nbwrap\t"),
+                 good.replace("\nbwrap\t", "\nvariable\tX\t7\tx\nbwrap\t"),
+                 good.replace("\nbwrap\t", "\nsay\t\\x\nbwrap\t"), "\0" * len(good)):
         plan.write_text(text)
         assert ground.output(node, "sh", "-c", "echo $SHOWN") == "one\n"
-        plan.write_text(text)
 
 
 def test_an_installation_of_another_red_wrap_is_noticed(ground: Ground, node: Path) -> None:
-    module = ground.command.parent / "compiled.py"
+    module = ground.command.parent.parent / "compiled.py"
     module.touch()
+    assert not is_warm(ground, node)
+    ground.settle()
+    ground.output(node, "true")
+    assert is_warm(ground, node)
+    ground.command.touch()
     assert not is_warm(ground, node)
 
 
-def test_the_warm_path_starts_one_process_beside_bwrap(ground: Ground, node: Path) -> None:
-    """stat(1): nothing else, and no Python."""
+def test_the_warm_path_starts_nothing_beside_bwrap(ground: Ground, node: Path) -> None:
     if shutil.which("strace") is None:
         pytest.skip("needs strace")
     done = ground.actor.run(["strace", "-f", "-e", "trace=execve", ground.command,
                              f"--redpath={node}", "/usr/bin/true"])
     started = [line.split('"')[1] for line in done.stderr.splitlines()
                if "execve(" in line and "= 0" in line]
-    assert started == [str(ground.command), "/usr/bin/stat", "/usr/bin/bwrap", "/usr/bin/true"]
+    assert started == [str(ground.command), "/usr/bin/bwrap", "/usr/bin/true"]

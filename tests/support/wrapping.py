@@ -47,11 +47,12 @@ environ:
 
 
 def copy_red_wrap(directory: Path) -> Path:
-    """The shell script red-wrap, in a copy of the checkout that every user can read."""
+    """The launcher red-wrap, made in a copy of the checkout that every user can read."""
     for package in ("redwrap", "redpak", "redsys"):
         shutil.copytree(CHECKOUT / package, directory / package,
-                        ignore=shutil.ignore_patterns("__pycache__"))
-    return directory / "redwrap/red-wrap"
+                        ignore=shutil.ignore_patterns("__pycache__", "red-wrap"))
+    subprocess.run(["make", "-s", "-C", directory / "redwrap/launcher"], check=True)
+    return directory / "redwrap/launcher/red-wrap"
 
 
 def indent(lines: Sequence[str], by: str = "  ") -> str:

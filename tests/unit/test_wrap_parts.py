@@ -13,8 +13,6 @@ from redpak.findings import Origin
 from redwrap.cgroups import PROCESSES, enter_control_groups
 from redwrap.cli import OPTIONS, help_text, parse_arguments
 from redwrap.errors import LaunchError
-from redwrap.lookup import NamespaceView, find_command
-from redwrap.mounter import decode_steps, encode_steps
 from redwrap.operations import Bind, ControlGroups, FileSystem, Mount, Symlink
 from redwrap.seccomp import default_filter, load_profile
 from redwrap.sources import check_own_files, links_to_check
@@ -53,28 +51,6 @@ def test_help_names_every_option() -> None:
     assert "--warm" not in text
 
 
-def test_a_command_is_found_through_the_mounts(tmp_path: Path) -> None:
-    tool = tmp_path / "usr/bin/tool"
-    tool.parent.mkdir(parents=True)
-    tool.write_text("#!/bin/sh\n")
-    tool.chmod(0o755)
-    (tmp_path / "usr/bin/link").symlink_to("/opt/tool")
-    (tmp_path / "usr/bin/up").symlink_to("../bin/tool")
-    (tmp_path / "usr/bin/loop").symlink_to("loop")
-    (tmp_path / "usr/bin/plain").write_text("")
-    view = NamespaceView([
-        Symlink(ORIGIN, "/bin", "usr/bin"), bind("/opt", str(tmp_path / "usr/bin")),
-        bind("/usr", str(tmp_path / "usr")), FileSystem(ORIGIN, "/tmp", "--tmpfs")])
-    for name in ("tool", "link", "up", "/bin/tool", "/usr/bin/../bin/tool"):
-        assert find_command(view, name, "/usr/bin:/tmp", "/") == str(tool)
-    assert find_command(view, "./tool", "", "/bin") == str(tool)
-    for name, status in (("loop", 127), ("nothing", 127), ("/etc/passwd", 127), ("plain", 126),
-                         ("/tmp/tool", 127)):
-        with pytest.raises(LaunchError) as caught:
-            find_command(view, name, "/usr/bin:/tmp", "/")
-        assert caught.value.status == status, name
-
-
 def test_links_are_looked_for_below_the_node_only() -> None:
     mounts: list[Mount] = [
         bind("/data", "/n/var/a/b", base="/n"),
@@ -110,11 +86,6 @@ def test_a_file_that_is_no_filter_is_refused(tmp_path: Path) -> None:
         load_profile(str(tmp_path / "text"), ORIGIN)
     with pytest.raises(LaunchError, match=r"redpack.yaml:3: config.seccomp: .*No such file"):
         load_profile(str(tmp_path / "missing"), ORIGIN)
-
-
-def test_steps_survive_their_encoding() -> None:
-    steps = [["bind", "/a b", "w", "/s\udcff", "", "ro"], ["tmpfs", "/t", "w"]]
-    assert decode_steps(encode_steps(steps)) == steps
 
 
 def fake_tree(directory: Path, controllers: str) -> Path:

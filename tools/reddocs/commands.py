@@ -63,8 +63,7 @@ def entry_points() -> dict[str, str]:
 
 def command_names() -> list[str]:
     """What lands in bin, and is for people."""
-    scripts = [Path(word).name for word in setup_cfg()["options"]["scripts"].split()]
-    return sorted({*entry_points(), *scripts} - INTERNAL)
+    return sorted({*entry_points(), *setup_cfg()["redpak.programs"]} - INTERNAL)
 
 
 @functools.cache

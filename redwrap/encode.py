@@ -20,7 +20,6 @@ from redwrap.operations import (
     Command,
     Data,
     FileSystem,
-    Flag,
     Join,
     JoinByFd,
     Lock,

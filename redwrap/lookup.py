@@ -10,7 +10,7 @@ import os
 import stat
 from collections.abc import Sequence
 
-from redwrap.operations import Bind, Data, Mount, Overlay, Symlink
+from redwrap.operations import Bind, Mount, Overlay, Symlink
 
 _MAX_LINKS = 40  # as the kernel: path_resolution(7)
 

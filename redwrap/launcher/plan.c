@@ -99,7 +99,6 @@ static bool parse_record(struct record *record, char **field, char *line)
 static bool collect_commands(struct plan *plan)
 {
     const struct record *names = NULL;
-    const char *last = "-1";
 
     plan->commands = allocate(plan->count * sizeof *plan->commands);
     for (size_t at = 0; at < plan->count; at++) {
@@ -108,9 +107,9 @@ static bool collect_commands(struct plan *plan)
             names = record;
         else if (record->verb == COMMAND)
             plan->commands[plan->command_count++] = (struct command){record, names, 0, -1};
-        else if (record->verb == VARIABLE || record->verb == OUTPUT)
-            last = record->field[record->verb == VARIABLE ? 1 : 2];
-        if (strtol(last, NULL, 10) >= (long)plan->command_count)
+        else if ((record->verb == VARIABLE || record->verb == OUTPUT) &&
+                 strtoul(record->field[record->verb == VARIABLE ? 1 : 2], NULL, 10) >=
+                     plan->command_count)
             return false;
     }
     return true;

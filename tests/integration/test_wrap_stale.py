@@ -230,11 +230,17 @@ def test_another_user_makes_a_plan_of_his_own(ground: Ground, node: Path) -> Non
     assert ground.output(node, "id", "-u") == f"{ground.actor.uid}\n"
 
 
+def with_record(plan: str, record: str) -> str:
+    """A plan with one record more, and so with another number at its end."""
+    head, _, count = plan.replace("\nbwrap\t", f"\n{record}\nbwrap\t").rpartition("\t")
+    return f"{head}\t{int(count) + 1}\n"
+
+
 def test_a_plan_that_somebody_else_wrote_is_not_read(ground: Ground, node: Path) -> None:
     if os.geteuid() != 0:
         pytest.skip("needs a second user: run as root")
     plan = ground.plan(node)
-    plan.write_text(plan.read_text().replace("\nbwrap\t", "\nsay\tstolen\nbwrap\t"))
+    plan.write_text(with_record(plan.read_text(), "say\tstolen"))
     assert ground.run(node, "echo", "x").stderr == "red-wrap: stolen\n"
     os.chown(plan, 12345, 12345)
     assert ground.run(node, "echo", "x").stderr == ""
@@ -242,7 +248,7 @@ def test_a_plan_that_somebody_else_wrote_is_not_read(ground: Ground, node: Path)
 
 def test_a_plan_that_others_could_write_is_not_read(ground: Ground, node: Path) -> None:
     plan = ground.plan(node)
-    stolen = plan.read_text().replace("\nbwrap\t", "\nsay\tstolen\nbwrap\t")
+    stolen = with_record(plan.read_text(), "say\tstolen")
     for changed, mode in ((plan, 0o622), (plan.parent, 0o777)):
         plan.write_text(stolen)
         before = changed.stat().st_mode
@@ -262,10 +268,9 @@ def test_a_damaged_plan_is_not_used(ground: Ground, node: Path) -> None:
     half = good[:len(good) // 2]
     for text in ("", "#redpak-launch-plan 0\n", "rubbish", good[20:], half, half + "\nend\t10\n",
                  good[:-1], good.replace("\numask", "\n\0umask"), good + "words\t--nonsense\n",
-                 good.replace("\nbwrap\t", "\nnonsense\nbwrap\t"),
-                 good.replace("\nbwrap\t", "\nvariable\nbwrap\t"),
-                 good.replace("\nbwrap\t", "\nvariable\tX\t7\tx\nbwrap\t"),
-                 good.replace("\nbwrap\t", "\nsay\t\\x\nbwrap\t"), "\0" * len(good)):
+                 with_record(good, "nonsense"), with_record(good, "variable"),
+                 with_record(good, "variable\tX\t7\tx"), with_record(good, "variable\tX\t-7\tx"),
+                 with_record(good, "say\t\\x"), "\0" * len(good)):
         plan.write_text(text)
         assert ground.output(node, "sh", "-c", "echo $SHOWN") == "one\n"
 

@@ -103,9 +103,12 @@ def test_control_c_ends_an_application_that_does_not_care(ground: Ground, node: 
 def test_the_window_size_is_seen_and_its_change_signalled(ground: Ground, node: Path) -> None:
     terminal = launch(ground, node, "python3", "-c",
                       "import os, signal\n"
-                      "signal.signal(signal.SIGWINCH, lambda *_: os.write(1, str("
-                      "os.get_terminal_size()).encode()))\n"
-                      "os.write(1, b'ready')\nsignal.pause()")
+                      "def show(*_):\n"
+                      " os.write(1, str(os.get_terminal_size()).encode())\n"
+                      " os._exit(0)\n"
+                      "signal.signal(signal.SIGWINCH, show)\n"
+                      "os.write(1, b'ready')\n"
+                      "while True: signal.pause()")
     terminal.expect("ready")
     fcntl.ioctl(terminal.fd, termios.TIOCSWINSZ, struct.pack("HHHH", 33, 77, 0, 0))
     terminal.expect("columns=77, lines=33")

@@ -13,7 +13,7 @@ from redpak.findings import Origin
 from redwrap.cgroups import PROCESSES, enter_control_groups
 from redwrap.cli import OPTIONS, help_text, parse_arguments
 from redwrap.errors import LaunchError
-from redwrap.operations import Bind, ControlGroups, FileSystem, Mount, Symlink
+from redwrap.operations import Bind, ControlGroups, FileSystem, Mount
 from redwrap.seccomp import default_filter, load_profile
 from redwrap.sources import check_own_files, links_to_check
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 
 from redpak.errors import RedpakError
 from redpak.expand import Caller, expand, node_names
@@ -42,6 +41,7 @@ from redpak.node import (
 )
 from redpak.schema import ExportMode, Headers, NodeConfig
 from redpak.templates import Template, find_template, read_template, template_of, write_headers
+from redpak.values import replace
 
 DEFAULT_TEMPLATE = "default"
 

@@ -4,11 +4,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 from redpak.findings import Finding, Origin
 from redpak.schema import Capability, EnvironMode, ExportMode, Tags
+from redpak.values import dataclass, field
 
 BUILT_IN = Origin("built-in default", 0, 0, "redmain")
 

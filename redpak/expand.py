@@ -8,10 +8,10 @@ import pwd
 import re
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from redpak.osrelease import read_os_release
+from redpak.values import dataclass
 
 if TYPE_CHECKING:
     from redpak.family import Family

@@ -5,13 +5,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 
 from redpak.errors import ConfigError, RedpakError
 from redpak.findings import Finding
 from redpak.load import REDMAIN, FileKind, load_admin, load_config
 from redpak.node import CLOSED_DIRECTORIES, Node, NodeState, is_node, read_node
 from redpak.schema import AdminConfig, NodeConfig, Settings
+from redpak.values import dataclass
 
 MAIN_FILE = "/etc/redpak/main.yaml"
 DEFAULT_CORE_RPMDB = "/var/lib/rpm"

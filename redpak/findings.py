@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Iterable
-from dataclasses import dataclass
+
+from redpak.values import dataclass
 
 
 @dataclass(frozen=True)

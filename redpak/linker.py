@@ -12,10 +12,10 @@ import glob
 import hashlib
 import os
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Optional
 
 from redpak.files import write_file_atomic
+from redpak.values import dataclass
 
 CACHE_FILE = "/etc/ld.so.cache"
 # Where packages put libraries, whatever the core OS's linker was built with.

@@ -8,7 +8,6 @@ speak: `_Layers.by_precedence` is the order in which the first to set something 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
 from typing import NamedTuple
 
 from redpak.effective import (
@@ -25,6 +24,7 @@ from redpak.kinds import BadValue, check_path
 from redpak.load import REDMAIN
 from redpak.merge_tags import Speaker, merge_tags
 from redpak.schema import EnvironMode, Export, ExportMode, NodeConfig, Variable
+from redpak.values import replace
 
 
 class _Layer(NamedTuple):

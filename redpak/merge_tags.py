@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -22,6 +21,7 @@ from redpak.schema import (
     Tag,
     Tags,
 )
+from redpak.values import replace
 
 _SHARES = frozenset(f"share_{namespace}" for namespace in NAMESPACES)
 

@@ -6,13 +6,13 @@ from __future__ import annotations
 import enum
 import os
 import time
-from dataclasses import dataclass
 
 from redpak import kinds
 from redpak.errors import ConfigError, RedpakError
 from redpak.files import write_file_atomic
 from redpak.load import FileKind, Reader, load_admin, load_config
 from redpak.schema import AdminConfig, Key, NodeConfig
+from redpak.values import dataclass
 from redpak.yamltext import quote
 from redpak.yamltree import Scalar, parse_tree, read_text
 

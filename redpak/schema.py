@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-# ruff: noqa: RUF009 - tag() makes a dataclass field, as field() does.
+
 """What a configuration can say. Every key of the format is declared here, once.
 
 A field made with `tag` carries its key, kind, merge rule, default and help; loader, merge, JSON
@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
 from typing import Any, NamedTuple
 
 from redpak import constraints, kinds
 from redpak.findings import Origin as Origin
 from redpak.kinds import Kind, Share
 from redpak.kinds import ShareState as ShareState
+from redpak.values import dataclass, field, fields
 
 
 class ExportMode(enum.Enum):

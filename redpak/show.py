@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from redpak.errors import ConfigError, RedpakError
@@ -17,6 +16,7 @@ from redpak.merge import merge_family
 from redpak.node import ADMIN_FILES, STATUS_FILE, NodeState, is_node, read_node, read_status
 from redpak.plain import Data
 from redpak.rpmnames import count_packages
+from redpak.values import dataclass
 from redpak.yamltext import scalar, without_notes
 from redpak.yamltree import read_text
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from redpak.errors import ConfigError, RedpakError
 from redpak.family import Main
@@ -13,6 +12,7 @@ from redpak.findings import Finding, Origin, Severity, did_you_mean
 from redpak.load import FileKind, load_text
 from redpak.node import Node
 from redpak.schema import Headers, NodeConfig
+from redpak.values import dataclass
 from redpak.yamltext import quote
 from redpak.yamltree import Mapping as TreeMapping
 from redpak.yamltree import parse_tree, read_text

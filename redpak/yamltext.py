@@ -5,8 +5,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
+
+from redpak.values import dataclass
 
 # What may stand bare in any YAML reader's eyes, and what looks like no text to one.
 _BARE = re.compile(r"[A-Za-z/$.][A-Za-z0-9/$._+%=-]*")

@@ -11,13 +11,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Optional
 
 from redpak.effective import EffectiveConfig
 from redpak.family import Family
 from redpak.node import CONFIG_FILES, STATUS_FILE
 from redpak.schema import EnvironMode
+from redpak.values import dataclass
 from redwrap.encode import Record, write_records
 from redwrap.operations import Bind, ControlGroups, Data, Overlay, Seccomp, SmackLabel
 from redwrap.plan import LaunchPlan

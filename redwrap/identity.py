@@ -6,10 +6,10 @@ from __future__ import annotations
 import grp
 import os
 import pwd
-from dataclasses import dataclass
 from typing import Optional
 
 from redpak.effective import EffectiveConfig
+from redpak.values import dataclass
 from redwrap.errors import LaunchError
 from redwrap.operations import RunAs
 

@@ -7,12 +7,12 @@ import os
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 
 from redpak.effective import EffectiveConfig
 from redpak.expand import Caller
 from redpak.family import Family, load_family, load_main, resolve_redpath
 from redpak.merge import merge_family
+from redpak.values import replace
 from redsys.lock import NodeLock, lock_node
 from redwrap.cli import Options
 from redwrap.compiled import VOLATILE, Context, is_lasting, list_conditions, store_plan
@@ -20,7 +20,6 @@ from redwrap.encode import Encoder, write_records
 from redwrap.errors import LaunchError
 from redwrap.execute import execute
 from redwrap.identity import find_identity
-from redwrap.linker import add_linker_cache
 from redwrap.operations import Bind
 from redwrap.plan import LaunchPlan, PlanBuilder
 from redwrap.sources import check_mount_points, prepare_sources
@@ -51,14 +50,14 @@ def launch(options: Options, caller_environ: Mapping[str, str]) -> int:
     for message in messages:
         print(f"red-wrap: {message}", file=sys.stderr)
     if options.has("dump_only") or options.has("json") or options.has("explain"):
-        plan = add_linker_cache(plan, family, environ, make=False)
+        plan = add_cache(plan, family, environ, make=False)
         print(show_plan(plan, config, options))
         return 0
     if not options.has("force"):
         check_age(family, config)
     check_plan(plan, create=options.has("force"))
     make_state_directories(plan, family)
-    plan = add_linker_cache(plan, family, environ, make=True)
+    plan = add_cache(plan, family, environ, make=True)
     if options.has("dump"):
         print(show_plan(plan, config, options), file=sys.stderr)
     own_mounts = not options.has("old_kernel")
@@ -131,6 +130,15 @@ def settle_plan(plan: LaunchPlan) -> LaunchPlan:
     from redwrap.layers import settle_overlays  # not for plain launches
     from redwrap.refusals import split_around_mounts
     return split_around_mounts(settle_overlays(plan))
+
+
+def add_cache(plan: LaunchPlan, family: Family, environ: Mapping[str, str], *,
+              make: bool) -> LaunchPlan:
+    """The plan with the family's ld.so.cache, if it has overlays. Raises LaunchError."""
+    if not plan.has_overlays:
+        return plan
+    from redwrap.linker import add_linker_cache  # hashlib and tempfile take 5 ms
+    return add_linker_cache(plan, family, environ, make=make)
 
 
 def check_age(family: Family, config: EffectiveConfig) -> None:

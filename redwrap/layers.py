@@ -11,11 +11,11 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Optional
 
 from redpak.load import REDMAIN
+from redpak.values import dataclass, field, replace
 from redwrap.operations import Bind, Data, Mount, Operation, Overlay, Symlink
 from redwrap.plan import LaunchPlan
 from redwrap.sources import is_below

@@ -8,7 +8,6 @@ import shutil
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Optional
 
 from redpak.family import Family
@@ -20,6 +19,7 @@ from redpak.linker import (
     find_directories,
     store_cache,
 )
+from redpak.values import replace
 from redsys.lock import NodeLock
 from redwrap.encode import Encoder, write_records
 from redwrap.errors import LaunchError

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Optional
 
 from redpak.findings import Origin
+from redpak.values import dataclass, field
 
 
 @dataclass(frozen=True)

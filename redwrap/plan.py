@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from itertools import count, groupby
 from typing import Optional
 
@@ -14,6 +13,7 @@ from redpak.findings import Origin
 from redpak.kinds import Share, ShareState
 from redpak.load import REDMAIN
 from redpak.schema import NAMESPACES, CapabilityAction, EnvironMode, ExportMode
+from redpak.values import dataclass, field
 from redwrap.cgroups import plan_control_groups
 from redwrap.errors import LaunchError
 from redwrap.identity import Identity

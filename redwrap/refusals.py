@@ -13,7 +13,7 @@ import contextlib
 import os
 import re
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import replace
+from redpak.values import replace
 
 from redsys import libc
 from redwrap.errors import LaunchError

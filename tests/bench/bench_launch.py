@@ -27,6 +27,7 @@ from support.actors import SYSTEM_PATH, find_actor  # noqa: E402
 from support.wrapping import MAIN, Ground, copy_red_wrap, make_ground  # noqa: E402
 
 Command = Sequence[str]
+MEMORY_ROUNDS = 7
 
 
 def start(argv: Command, environ: Mapping[str, str], files: Mapping[int, str]) -> float:
@@ -184,9 +185,13 @@ def bench_memory(directory: Path, command: Path, kind: str) -> None:
     node = ground.node("core")
     ground.settle()
     bench = Bench(ground, node)
+    variants = {"raw bwrap": (bench.raw, bench.files), "red-wrap": (bench.wrap, {})}
+    samples: dict[str, list[int]] = {name: [] for name in variants}
+    for _ in range(MEMORY_ROUNDS):
+        for name, (argv, files) in variants.items():
+            samples[name].append(launcher_memory(argv, bench.environ, files))
     rows = [["launch", "PSS KiB"]]
-    for name, argv, files in (("raw bwrap", bench.raw, bench.files), ("red-wrap", bench.wrap, {})):
-        rows.append([name, str(launcher_memory(argv, bench.environ, files))])
+    rows += [[name, f"{statistics.median(values):.0f}"] for name, values in samples.items()]
     table("memory beside the application", rows)
 
 
@@ -202,10 +207,12 @@ def main() -> None:
     try:
         command = copy_red_wrap(directory / "copy")
         subprocess.run([sys.executable, "-m", "compileall", "-q", directory / "copy"], check=True)
-        print(f"medians of {options.rounds} interleaved launches, as {kind}")
+        print(f"medians of {options.rounds} interleaved launches, as {kind}, "
+              f"load average {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
         bench_family(directory, command, kind, options.rounds)
         bench_growth(directory, command, kind, max(options.rounds // 3, 5))
         bench_memory(directory, command, kind)
+        print(f"\nload average at the end {os.getloadavg()[0]:.1f}")
     finally:
         shutil.rmtree(directory)
 

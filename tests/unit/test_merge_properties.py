@@ -8,7 +8,6 @@ tag, exports and variables, as data that is then written as YAML.
 from __future__ import annotations
 
 import random
-from dataclasses import replace
 from typing import Any
 
 from families import make_family, merge, mounts, variables
@@ -21,6 +20,7 @@ from redpak.family import Family
 from redpak.load import load_text
 from redpak.plain import effective_data
 from redpak.schema import NAMESPACES, TAGS, CapabilityAction, ExportMode, Rule, Settings, Tag
+from redpak.values import replace
 from redpak.yamltext import to_yaml, without_notes
 
 WORDS = st.sampled_from(["a", "b", "x-1", "$NODE_ALIAS", "$LEAF_ALIAS", "\\$HOME", "$HOME", "é ü"])

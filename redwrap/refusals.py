@@ -13,8 +13,8 @@ import contextlib
 import os
 import re
 from collections.abc import Collection, Iterator, Sequence
-from redpak.values import replace
 
+from redpak.values import replace
 from redsys import libc
 from redwrap.errors import LaunchError
 from redwrap.operations import Bind, FileSystem, Mount, Operation, Overlay, Symlink

@@ -7,7 +7,6 @@ import gc
 import os
 import signal
 from collections.abc import Collection
-from typing import NoReturn
 
 from redpak.errors import RedpakError
 from redsys import libc
@@ -16,48 +15,75 @@ _NO_USER_NAMESPACE = (
     "allow user namespaces (sysctl user.max_user_namespaces, kernel.unprivileged_userns_clone,"
     " apparmor_restrict_unprivileged_userns), or run as root"
 )
+_READY = "ready"
 
 
 def fork_contained(*, user_namespace: bool) -> int:
     """Like os.fork(), but the child is in namespaces of its own and never outlives its parent.
 
-    Three processes come into being: one that unshares, pid 1 of the new pid namespace, which reaps
-    orphans, and the child, to which 0 is returned. The parent gets the pid to wait for; its exit
-    status is the child's. Every process between them dies with its parent (PR_SET_PDEATHSIG, set
-    again after each fork, which clears it), and with pid 1 the kernel ends all that is left.
+    The child, to which 0 is returned, is pid 1 of its pid namespace: when it ends, for whatever
+    reason, the kernel ends all that it started. It dies with its parent (PR_SET_PDEATHSIG); the
+    parent gets the pid to wait for, and may execute another program meanwhile.
 
     ``user_namespace`` maps the caller's ids to 0 and nothing else. The caller must have one thread
     (user_namespaces(7)). Raises RedpakError when the kernel refuses.
     """
     reader, writer = os.pipe()
+    gate, keeper = os.pipe()
     parent = os.getpid()
+    # What is between us ends at once: the child shall be ours, not that of init.
+    libc.prctl(libc.PR_SET_CHILD_SUBREAPER, 1)
     # The collector would write into every object, and so copy every page that the processes share.
     gc.freeze()
-    pid = os.fork()
-    if pid:
+    between = os.fork()
+    if between:
         os.close(writer)
+        os.close(gate)
+        os.waitpid(between, 0)
+        os.close(keeper)
         with os.fdopen(reader, "rb") as stream:
-            refusal = stream.read().decode(errors="replace")
-        if refusal:
-            os.waitpid(pid, 0)
-            hint = _NO_USER_NAMESPACE if user_namespace else "run as root on the host"
-            raise RedpakError(f"cannot enter namespaces: {refusal}", hint=hint)
-        return pid
+            return _read_answer(stream.read().decode(errors="replace"), user_namespace)
     os.close(reader)
+    os.close(keeper)
     try:
         _die_with(parent)
         _enter(user_namespace)
-        _fork_and_mirror()
-        # pid 1: its death ends the namespace. It must not take part in dnf's interactive Ctrl-C.
-        libc.prctl(libc.PR_SET_PDEATHSIG, signal.SIGKILL)
-        _fork_and_mirror()
-        libc.prctl(libc.PR_SET_PDEATHSIG, signal.SIGKILL)
-        libc.mount("none", "/", "", libc.MS_REC | libc.MS_PRIVATE)
+        pid = os.fork()
+        if pid:
+            os.write(writer, f"{pid} ".encode())
+            os._exit(0)
+        _become_first(gate, writer)
     except OSError as err:
-        os.write(writer, (err.strerror or str(err)).encode())
+        os.write(writer, f"- {err.strerror or err}".encode())
         os._exit(125)
     os.close(writer)
     return 0
+
+
+def _become_first(gate: int, writer: int) -> None:
+    """The start of pid 1. Its parent holds the other ends of two pipes: it closes that of ``gate``
+    when the process between them is gone, and reads from ``writer``."""
+    os.read(gate, 1)
+    os.close(gate)
+    libc.prctl(libc.PR_SET_PDEATHSIG, signal.SIGKILL)
+    libc.mount("none", "/", "", libc.MS_REC | libc.MS_PRIVATE)
+    try:
+        os.write(writer, _READY.encode())
+    except BrokenPipeError:
+        os._exit(125)  # the parent died before we could ask to die with it
+
+
+def _read_answer(text: str, user_namespace: bool) -> int:
+    """The child's pid, from "NUMBER ready". Raises RedpakError for what went wrong: "- REASON" or
+    "NUMBER - REASON"."""
+    number, _, answer = text.partition(" ")
+    if answer == _READY:
+        return int(number)
+    if number.isdigit():
+        os.waitpid(int(number), 0)
+    hint = _NO_USER_NAMESPACE if user_namespace else "run as root on the host"
+    reason = answer.removeprefix("- ") or "killed"
+    raise RedpakError(f"cannot enter namespaces: {reason}", hint=hint)
 
 
 # What scriptlets have a use for, capabilities(7): owners, modes, accounts, devices. Above all not
@@ -108,12 +134,6 @@ def wait_status(pid: int) -> int:
             return code if code >= 0 else 128 - code
 
 
-def ignore_terminal_signals() -> None:
-    """Leave Ctrl-C and its like to the child that shares our terminal."""
-    for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN)
-
-
 def _die_with(parent: int) -> None:
     """Ask for SIGKILL when the parent dies; it may have died before we could ask."""
     libc.prctl(libc.PR_SET_PDEATHSIG, signal.SIGKILL)
@@ -132,17 +152,3 @@ def _enter(user_namespace: bool) -> None:
     for name, text in (("setgroups", "deny"), ("uid_map", f"0 {uid} 1"), ("gid_map", f"0 {gid} 1")):
         with open(f"/proc/self/{name}", "w", encoding="ascii") as stream:
             stream.write(text)
-
-
-def _fork_and_mirror() -> None:
-    """fork; the parent stays behind, ends as its child ends, and never returns."""
-    pid = os.fork()
-    if pid:
-        _mirror(pid)
-
-
-def _mirror(pid: int) -> NoReturn:
-    ignore_terminal_signals()
-    # Only the child may hold pipes and locks open: nobody must wait for us to close them.
-    os.closerange(3, 65536)
-    os._exit(wait_status(pid))

@@ -26,7 +26,7 @@ from redpak.family import Main
 from redpak.files import write_file_atomic
 from redpak.node import ADMIN_FILES, CONFIG_FILES, NodeState, is_node, read_status, write_status
 from redrpm.rpmdb import create_rpmdb, make_readable
-from redrpm.stage import remove_tree
+from redsys.trees import remove_tree
 
 UNFINISHED = "red-manager --thaw has not finished it"
 

@@ -26,6 +26,7 @@ from redrpm.stage import Stage
 _OVERLAY_ATTRIBUTES = ("user.overlay.", "trusted.overlay.")
 # What a transaction must never write: redpak's own files (design section 4).
 _PROTECTED = re.compile(r"(\.rednode\.yaml|\.redpak|private|etc/redpac?k.*\.yaml)(/.*)?", re.DOTALL)
+_WILDCARD = re.compile(r"[*?[]")
 
 
 @dataclass
@@ -42,20 +43,31 @@ class DeltaRules:
 
     ``children`` are the paths of child nodes, relative to the node; ``derived`` the patterns of
     files that only cache what others hold; ``is_owned`` tells whether a package owns an absolute
-    path; ``keep_setuid`` is false for an ordinary user. ``state`` maps directories of the stage
-    that the view shows apart from the overlay (rpmdb, dnf state) to their places in the node.
+    path; ``as_root`` is false for an ordinary user, who owns all and whose setuid bits are dropped.
+    ``state`` maps directories of the stage that the view shows apart from the overlay (rpmdb, dnf
+    state) to their places in the node.
     """
 
     state: Mapping[str, str]
     children: Sequence[str]
     derived: Sequence[str]
     is_owned: Callable[[str], bool]
-    keep_setuid: bool
+    as_root: bool
+
+    def is_derived(self, path: str) -> bool:
+        """Whether the absolute ``path`` fits a pattern of ``derived``."""
+        return path in self._names or self._pattern.match(path) is not None
 
     @cached_property
-    def derived_pattern(self) -> re.Pattern[str]:
-        """One expression for all of ``derived``; it matches nothing when there are none."""
-        return re.compile("|".join(map(fnmatch.translate, self.derived)) or r"(?!)")
+    def _names(self) -> frozenset[str]:
+        """The patterns that are plain names: most are, and expressions are slow to compile."""
+        return frozenset(pattern for pattern in self.derived if not _WILDCARD.search(pattern))
+
+    @cached_property
+    def _pattern(self) -> re.Pattern[str]:
+        """One expression for all the others; it matches nothing when there are none."""
+        others = [pattern for pattern in self.derived if pattern not in self._names]
+        return re.compile("|".join(map(fnmatch.translate, others)) or r"(?!)")
 
 
 def read_delta(node: str, stage: Stage, rules: DeltaRules) -> Delta:
@@ -143,8 +155,8 @@ class _DeltaReader:
             self.read_entry(child, f"{path}/{child.name}", seen=exists, opaque=opaque)
         # Last: the entries change the directory's time.
         place = f"{self._node}/{path}"
-        before = Metadata.of(place) if exists else None
-        metadata = Metadata.of(entry.path, info)
+        before = self._metadata(place) if exists else None
+        metadata = self._metadata(entry.path, info)
         self.delta.steps.append(
             Step(StepKind.SET_METADATA, path, metadata=metadata, before=before)
         )
@@ -155,7 +167,7 @@ class _DeltaReader:
         _check_allowed(path, self._rules)
         _take_overlay_attributes(source)
         is_file = stat.S_ISREG(info.st_mode)
-        if is_file and info.st_mode & 0o6000 and not self._rules.keep_setuid:
+        if is_file and info.st_mode & 0o6000 and not self._rules.as_root:
             os.chmod(source, stat.S_IMODE(info.st_mode) & 0o1777)
             self.delta.notes.append(
                 f"{path}: set-user-ID and set-group-ID bits dropped, root is needed"
@@ -184,7 +196,7 @@ class _DeltaReader:
             self._add(StepKind.REMOVE_FILE, path)
             return
         place = f"{self._node}/{path}"
-        before = Metadata.of(place)
+        before = self._metadata(place)
         for name in _list_names(place):
             self._remove(f"{path}/{name}", seen=True)
         self.delta.steps.append(Step(StepKind.REMOVE_DIRECTORY, path, before=before))
@@ -205,9 +217,12 @@ class _DeltaReader:
                     hint="put the directory back",
                 )
             if present is None and parent not in planned:
-                fresh = Metadata(os.geteuid(), os.getegid(), 0o755, time.time_ns())
+                fresh = Metadata(-1, -1, 0o755, time.time_ns())
                 self._add(StepKind.MAKE_DIRECTORY, parent)
                 self.delta.steps.append(Step(StepKind.SET_METADATA, parent, metadata=fresh))
+
+    def _metadata(self, path: str, info: Optional[os.stat_result] = None) -> Metadata:
+        return Metadata.of(path, info, owner=self._rules.as_root)
 
     def _put(self, source: str, path: str) -> None:
         relative = source[len(self._stage.path) + 1 :]
@@ -234,7 +249,7 @@ def _check_allowed(path: str, rules: DeltaRules, *, directory: bool = False) -> 
 def _is_derived(path: str, rules: DeltaRules) -> bool:
     """Whether a file is only a cache of what others hold: it would freeze the parent's state."""
     absolute = f"/{path}"
-    return rules.derived_pattern.match(absolute) is not None and not rules.is_owned(absolute)
+    return rules.is_derived(absolute) and not rules.is_owned(absolute)
 
 
 def _is_root_symlink(entry: os.DirEntry[str]) -> bool:

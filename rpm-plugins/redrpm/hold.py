@@ -39,6 +39,8 @@ class NodeHold:
         self.node = family.leaf
         self._notify = notify
         self._force = force
+        # Asked for here: in a user namespace of our own, later, we are always 0.
+        self.as_root = os.geteuid() == 0
         check_owners(family)
         self._locks: Sequence[NodeLock] = lock_family(family, notify=notify, wait=wait)
         self.stage = Stage(f"{self.node.state_dir}/stage")
@@ -69,12 +71,22 @@ class NodeHold:
         """
         broken = self.check_descendants(rpmdb)
         if steps:
-            with _no_termination():
+            with self._committing():
                 # The clock of a device may go back: generations must not.
                 last = max(generations(self.node.state_dir), default=0)
                 journal = Journal(max(time.time_ns(), last + 1), tuple(steps))
                 commit(self.node.path, self.node.state_dir, self.stage, journal)
         return self._mark_descendants(broken, rpmdb)
+
+    @contextmanager
+    def _committing(self) -> Iterator[None]:
+        """A request to end waits for the end of the commit; the journal is for kill -9."""
+        blocked = {signal.SIGTERM, signal.SIGHUP, signal.SIGINT}
+        signal.pthread_sigmask(signal.SIG_BLOCK, blocked)
+        try:
+            yield
+        finally:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, blocked)
 
     def check_descendants(self, rpmdb: str) -> list[Incoherence]:
         """Descendants that would break. Raises RedpakError, unless forced, when there are any."""
@@ -140,14 +152,3 @@ def check_owners(family: Family) -> None:
             f"{family.leaf.path}: no permission, the node belongs to user {owner}",
             hint="run this as its owner, or as root",
         )
-
-
-@contextmanager
-def _no_termination() -> Iterator[None]:
-    """A request to end waits for the end of the commit; the journal is for kill -9."""
-    blocked = {signal.SIGTERM, signal.SIGHUP, signal.SIGINT}
-    signal.pthread_sigmask(signal.SIG_BLOCK, blocked)
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, blocked)

@@ -21,10 +21,10 @@ from itertools import groupby
 from typing import Optional
 
 from redpak.errors import RedpakError
-from redpak.files import write_file_atomic
 from redrpm.running import find_oldest_start, is_in_use, keep_layers_only, leave_layers
-from redrpm.stage import Stage, remove_tree
+from redrpm.stage import Stage
 from redsys import libc
+from redsys.trees import remove_tree
 
 _VERSION = 1
 
@@ -43,8 +43,9 @@ class StepKind(Enum):
 class Metadata:
     """Owner, permission bits, modification time (ns) and extended attributes of a directory.
 
-    The attributes are those that its owner may set: the user class and POSIX ACLs, as pairs of
-    name and value in hexadecimal.
+    An owner of -1 is whoever commits: an ordinary user can name no other, and what the ids are
+    called in the user namespace must not be written down. The attributes are those that the owner
+    may set: the user class and POSIX ACLs, as pairs of name and value in hexadecimal.
     """
 
     uid: int
@@ -54,7 +55,9 @@ class Metadata:
     attributes: Sequence[Sequence[str]] = ()
 
     @classmethod
-    def of(cls, path: str, info: Optional[os.stat_result] = None) -> Metadata:
+    def of(
+        cls, path: str, info: Optional[os.stat_result] = None, *, owner: bool = True
+    ) -> Metadata:
         """Of the directory ``path``; ``info`` is what its stat was, if it has changed since."""
         info = info or os.lstat(path)
         attributes = []
@@ -65,7 +68,8 @@ class Metadata:
                 if name.startswith(("user.", "system.posix_acl_"))
             ]
         mode = stat.S_IMODE(info.st_mode)
-        return cls(info.st_uid, info.st_gid, mode, info.st_mtime_ns, attributes)
+        uid, gid = (info.st_uid, info.st_gid) if owner else (-1, -1)
+        return cls(uid, gid, mode, info.st_mtime_ns, attributes)
 
 
 @dataclass(frozen=True)
@@ -133,9 +137,14 @@ def commit(node: str, state_dir: str, stage: Stage, journal: Journal) -> None:
 
     Raises RedpakError; when the journal was already written, the next command finishes the commit.
     """
+    path = journal_path(state_dir)
     try:
+        stage.mark(journal.generation)
+        with open(f"{path}.tmp", "wb", opener=_open_private) as stream:
+            stream.write(journal.dump())
         libc.syncfs(stage.path)
-        write_file_atomic(journal_path(state_dir), journal.dump(), 0o600)
+        os.rename(f"{path}.tmp", path)
+        libc.fsync(state_dir)
     except OSError as err:
         raise RedpakError(f"{node}: cannot write the journal: {err.strerror}") from err
     finish(node, state_dir, stage)
@@ -164,7 +173,8 @@ def finish(node: str, state_dir: str, stage: Stage) -> None:
         libc.syncfs(node)
         # One rename ends the commit: the journal becomes the description of what it replaced.
         os.rename(path, f"{saved}/journal")
-        libc.syncfs(node)
+        libc.fsync(saved)
+        libc.fsync(state_dir)
     except (ValueError, KeyError, TypeError) as err:
         raise RedpakError(
             f"{path}: damaged journal: {err}",
@@ -201,6 +211,10 @@ def discard_generations(state_dir: str, *, keep: int) -> None:
             keep_layers_only(saved)
         else:
             remove_tree(saved)
+
+
+def _open_private(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_CLOEXEC, 0o600)
 
 
 def _take(step: Step, parent: int, stage: str, saved: str) -> None:
@@ -293,7 +307,7 @@ def _set_metadata(parent: int, name: str, metadata: Optional[Metadata]) -> None:
     info = _lstat(parent, name)
     if metadata is None or info is None or not stat.S_ISDIR(info.st_mode):
         return
-    if (info.st_uid, info.st_gid) != (metadata.uid, metadata.gid):
+    if metadata.uid >= 0 and (info.st_uid, info.st_gid) != (metadata.uid, metadata.gid):
         os.chown(name, metadata.uid, metadata.gid, dir_fd=parent, follow_symlinks=False)
     fd = os.open(name, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
     try:

@@ -94,24 +94,17 @@ def recover(node: Node, *, notify: Notify, wait: bool = True) -> None:
 
 def _heal(node: Node, notify: Notify) -> None:
     stage = _stage(node)
-    interrupted = os.path.exists(journal_path(node.state_dir))
-    if interrupted:
+    committed = os.path.exists(journal_path(node.state_dir))
+    if committed:
         finish(node.path, node.state_dir, stage)
-    if interrupted or _was_committed(node, stage):
+    elif os.path.isdir(stage.path):
+        committed = stage.generation in generations(node.state_dir)
+    if committed:
         notify(f"Node {node.alias}: finished the transaction that a killed command had committed.")
     elif os.path.isdir(stage.path):
         notify(f"Node {node.alias}: threw away the unfinished transaction of a killed command.")
     _drop_stale_files(node)
     stage.discard()
-
-
-def _was_committed(node: Node, stage: Stage) -> bool:
-    """Whether the stage is what a finished commit left: nothing changes its own directory later
-    than the time by which the commit is named."""
-    if not os.path.isdir(stage.path):
-        return False
-    complete = generations(node.state_dir)
-    return bool(complete) and complete[-1] > os.stat(stage.path).st_mtime_ns
 
 
 def _drop_stale_files(node: Node) -> None:

@@ -264,7 +264,7 @@ def change_database(family: Family, arguments: RpmArguments) -> int:
             children=[],
             derived=[],
             is_owned=lambda _path: True,
-            keep_setuid=False,
+            as_root=hold.as_root,
         )
         after = f"{hold.stage.path}/after"
         members = [*family_members(family)[:-1], Member(node.path, fresh)]

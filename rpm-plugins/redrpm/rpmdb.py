@@ -23,8 +23,8 @@ import rpm
 from redpak.errors import RedpakError
 from redpak.family import Family
 from redrpm.rows import copy_rows, is_sqlite
-from redsys import libc
 from redsys.run import run
+from redsys.trees import remove_tree
 
 # lib/rpmrc, headerVersion: the magic before each header in the stream of `rpmdb --exportdb`.
 _HEADER_MAGIC = b"\x8e\xad\xe8\x01\0\0\0\0"
@@ -136,7 +136,7 @@ def build_family_rpmdb(
 
     A package that a younger member has too is shadowed: the older one is left out, as is every
     package of an ancestor whose name is in ``forced`` (design section 3, "Shadowing"). ``cache`` is
-    a directory that an earlier command may have left with save_cache(); it is used when every
+    a directory that an earlier command may have left with publish_cache(); it is used when every
     member is unchanged since. Members are only ever read from copies. Raises RedpakError.
     """
     present = [member for member in members if _database_files(member.directory)]
@@ -291,21 +291,27 @@ def make_readable(directory: str) -> None:
             os.unlink(os.path.join(directory, name))
 
 
-def save_cache(family: FamilyRpmdb, members: Sequence[Member], cache: str) -> None:
-    """Keep ``family`` for the next command; it is valid while all members stay as they are."""
-    shutil.rmtree(cache, ignore_errors=True)
-    os.mkdir(cache, 0o755)
-    _copy_database(family.directory, cache)
-    make_readable(cache)
-    # A crash of the machine must not leave the index of a database that was never written.
-    libc.syncfs(cache)
+def prepare_cache(family: FamilyRpmdb, directory: str) -> None:
+    """Copy ``family`` into the new ``directory`` of a stage, to be synced with it."""
+    os.mkdir(directory, 0o755)
+    _copy_database(family.directory, directory)
+    make_readable(directory)
+
+
+def publish_cache(
+    prepared: str, family: FamilyRpmdb, members: Sequence[Member], cache: str
+) -> None:
+    """Keep what prepare_cache() made for the next command; valid while all members stay as they
+    are. Of all its files only the index may be lost in a crash of the machine."""
     present = [member for member in members if _database_files(member.directory)]
     index = {
         "key": _cache_key(present),
         "packages": [[n, package.name, package.owner] for n, package in family.packages.items()],
     }
-    with open(os.path.join(cache, _CACHE_INDEX), "w", encoding="utf-8") as stream:
+    with open(os.path.join(prepared, _CACHE_INDEX), "w", encoding="utf-8") as stream:
         json.dump(index, stream)
+    remove_tree(cache)
+    os.rename(prepared, cache)
 
 
 def _name_new(

@@ -20,7 +20,8 @@ from collections.abc import Iterator, Sequence
 from typing import Optional
 
 from redpak.family import find_descendants
-from redrpm.stage import Stage, remove_tree
+from redrpm.stage import Stage
+from redsys.trees import remove_tree
 
 _MARKS = "running"  # as in red-wrap
 _KEPT = "layer."  # what the previous generation calls a top-level directory

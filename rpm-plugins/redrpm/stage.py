@@ -6,10 +6,10 @@ from __future__ import annotations
 import errno
 import os
 import shutil
-import stat
 from dataclasses import dataclass
 
 from redpak.errors import RedpakError
+from redsys.trees import remove_tree
 
 
 @dataclass(frozen=True)
@@ -65,6 +65,20 @@ class Stage:
                 hint=owner if err.errno in (errno.EACCES, errno.EPERM) else "",
             ) from err
 
+    def mark(self, generation: int) -> None:
+        """Note which commit the stage is for. Raises OSError."""
+        with open(f"{self.path}/generation", "w", encoding="ascii") as stream:
+            stream.write(str(generation))
+
+    @property
+    def generation(self) -> int:
+        """The commit that the stage is for; 0 when none has begun."""
+        try:
+            with open(f"{self.path}/generation", encoding="ascii") as stream:
+                return int(stream.read())
+        except (OSError, ValueError):
+            return 0
+
     @property
     def discarded(self) -> str:
         """Where the stage is while it is being removed."""
@@ -89,23 +103,3 @@ def copy_tree(source: str, target: str) -> None:
     except shutil.Error as err:
         # It gathers what went wrong: (source, target, reason), ...
         raise RedpakError(f"{source}: cannot copy: {err.args[0][0][2]}") from err
-
-
-def remove_tree(path: str) -> None:
-    """rm -rf ``path``, over directories without permissions too. Raises OSError.
-
-    overlayfs leaves its work directory with mode 000 (design section 8), and a package may ship
-    a directory that its owner cannot write.
-    """
-    if not os.path.lexists(path):
-        return
-    if not os.path.isdir(path) or os.path.islink(path):
-        os.unlink(path)
-        return
-    for directory, names, _files in os.walk(path):
-        for name in names:
-            full = os.path.join(directory, name)
-            info = os.lstat(full)
-            if stat.S_ISDIR(info.st_mode) and info.st_mode & 0o700 != 0o700:
-                os.chmod(full, 0o700)
-    shutil.rmtree(path)

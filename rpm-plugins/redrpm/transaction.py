@@ -1,24 +1,28 @@
 # SPDX-License-Identifier: Apache-2.0
 """A transaction on a node: lock, stage, contained child, verification, commit (design section 3).
 
-The parent process keeps the locks and the node; the child works in the view. The child asks the
-parent to commit through a pipe and waits for the answer, so that dnf or rpm can say how it ended.
+The child works in the view, leaves it, verifies what it did and commits. Its parent keeps the locks
+and cleans up, in a program of its own (redrpm.supervisor): it has to outlive the child and nothing
+else, and dnf's memory is needed once, not twice.
 """
 
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import signal
 import sqlite3
-from collections.abc import Collection
-from dataclasses import dataclass
-from typing import Any, NoReturn
+import sys
+from collections.abc import Collection, Iterator
+from typing import NoReturn
 
+import redpak
+import redrpm
+import redsys
 from redpak.errors import RedpakError
 from redpak.family import Family
 from redpak.node import Node
+from redrpm import supervisor
 from redrpm.contents import TransactionContents
 from redrpm.delta import Delta, DeltaRules, read_delta
 from redrpm.dnfstate import DNF5_STATE_DIR, STATE_DIR
@@ -33,81 +37,25 @@ from redrpm.rpmdb import (
     family_members,
     make_readable,
     open_rpmdb,
+    prepare_cache,
+    publish_cache,
     read_names,
-    save_cache,
 )
 from redrpm.stage import copy_tree
 from redrpm.view import FamilyView
 from redsys import seccomp
-from redsys.namespace import (
-    bound_capabilities,
-    fork_contained,
-    in_user_namespace,
-    wait_status,
-)
+from redsys.namespace import bound_capabilities, fork_contained, in_user_namespace
 
 # What the caller's environment gives to scriptlets.
 _SCRIPTLET_VARIABLES = frozenset({"PATH", "HOME", "LANG", "LC_ALL", "TERM", "TZ"})
-
-
-@dataclass(frozen=True)
-class _Channel:
-    """One end of the conversation between the contained child and its parent."""
-
-    receive: int
-    send: int
-
-    def write(self, message: dict[str, Any]) -> None:
-        os.write(self.send, json.dumps(message).encode() + b"\n")
-
-    def read(self) -> dict[str, Any] | None:
-        """The next message; None when the other end is gone."""
-        line = b""
-        while not line.endswith(b"\n"):
-            block = os.read(self.receive, 65536)
-            if not block:
-                return None
-            line += block
-        message: dict[str, Any] = json.loads(line)
-        return message
-
-    def close(self) -> None:
-        os.close(self.receive)
-        os.close(self.send)
-
-
-class _StopRequest:
-    """Ends the contained child ``pid`` when we are told to end, or at the second Ctrl-C.
-
-    The first Ctrl-C is the child's to handle; but rpm hears none while a scriptlet hangs.
-    """
-
-    def __init__(self, pid: int) -> None:
-        self.signal = 0  # what ended the child
-        self._pid = pid
-        self._interrupted = False
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            signal.signal(number, self._handle)
-
-    def _handle(self, number: int, _frame: object) -> None:
-        if number == signal.SIGINT and not self._interrupted:
-            self._interrupted = True
-            return
-        self.signal = number
-        os.kill(self._pid, signal.SIGKILL)
-
-    def disarm(self) -> None:
-        """The child has ended, its number may be another's: what is left must not be stopped."""
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            signal.signal(number, signal.SIG_IGN)
 
 
 class NodeTransaction(NodeHold):
     """A hold on a node with the family rpmdb in its stage, for dnf or rpm to work on.
 
     fork() splits the process: in the contained child it returns a ContainedTransaction, the parent
-    supervises and ends with the child's exit status. Packages of ancestors named in ``forced`` are
-    left out of the family rpmdb, so that the node can have its own.
+    becomes the supervisor, which ends with the child's exit status. Packages of ancestors named in
+    ``forced`` are left out of the family rpmdb, so that the node can have its own.
     """
 
     def __init__(
@@ -143,66 +91,81 @@ class NodeTransaction(NodeHold):
     def fork(self) -> ContainedTransaction:
         """Returns in the contained child only. Raises RedpakError when there can be none."""
         to_child, to_parent = os.pipe(), os.pipe()
-        parent = _Channel(to_parent[0], to_child[1])
-        child = _Channel(to_child[0], to_parent[1])
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, supervisor.STOPS)
         try:
-            pid = fork_contained(user_namespace=os.geteuid() != 0)
+            pid = fork_contained(user_namespace=not self.as_root)
         except RedpakError:
             self.close()
             raise
-        if pid:
-            child.close()
-            self._supervise(pid, parent)
-        parent.close()
+        else:
+            if pid:
+                self._supervise(pid, to_parent[0], to_child[1])
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        os.close(to_parent[0])
+        os.close(to_child[1])
         os.umask(0o022)
-        return ContainedTransaction(self, child)
+        seccomp.install_sync_filter()
+        self._pipes = to_child[0], to_parent[1]
+        return ContainedTransaction(self)
 
-    def _supervise(self, pid: int, channel: _Channel) -> NoReturn:
-        stop = _StopRequest(pid)
-        committed = False
-        while True:
-            request = channel.read()
-            if request is None:
-                break
-            answer = self._answer(request)
-            committed = committed or "notes" in answer
-            # A child that was killed meanwhile cannot hear the answer.
-            with contextlib.suppress(BrokenPipeError):
-                channel.write(answer)
-        status = wait_status(pid)
-        stop.disarm()
-        self.close()
-        if stop.signal:
-            done = "the transaction was already committed" if committed else "nothing was changed"
-            self._notify(f"Node {self.node.alias}: stopped, {done}.")
-            status = 128 + stop.signal
-        os._exit(status)
+    def _supervise(self, pid: int, receive: int, send: int) -> NoReturn:
+        """Become the supervisor of the child ``pid``, which keeps the locks in our place."""
+        for fd in (receive, send, *(lock.fd for lock in self._locks)):
+            os.set_inheritable(fd, True)
+        arguments = [str(pid), str(receive), str(send), self.node.state_dir, self.node.alias]
+        argv = [*supervisor_command(), *arguments]
+        with contextlib.suppress(OSError):
+            os.execv(argv[0], argv)
+        # Without an interpreter to execute it is the same, and takes more memory.
+        supervisor.main(arguments)
 
-    def _answer(self, request: dict[str, Any]) -> dict[str, Any]:
-        try:
-            if request["action"] == "commit":
-                return {"notes": self.commit()}
-            return {"plan": self.plan().to_message()}
-        except RedpakError as err:
-            return {"error": err.message, "hint": err.hint}
-        except (OSError, sqlite3.Error) as err:
-            return {"error": f"{self.node.path}: cannot commit: {err}", "hint": ""}
+    @contextlib.contextmanager
+    def _committing(self) -> Iterator[None]:
+        """The supervisor knows that the commit has begun, and how it ended."""
+        receive, send = self._pipes
+        os.write(send, supervisor.BEGIN)
+        if os.read(receive, 1) != supervisor.BEGIN:
+            raise RedpakError(f"{self.node.path}: the process that keeps the locks is gone")
+        with super()._committing():
+            try:
+                yield
+            except BaseException:
+                os.write(send, supervisor.FAILED)
+                raise
+            os.write(send, supervisor.DONE)
 
     def commit(self) -> list[str]:
         """Verify what the stage holds and make the node be it; what the user should know.
 
-        Raises RedpakError or OSError; unless the journal was written the node is as it was.
+        Raises RedpakError; unless the journal was written the node is as it was.
         """
-        family_rpmdb, delta = self._read_stage()
-        notes = delta.notes + self.conclude(delta.steps, family_rpmdb.directory)
-        self._keep_family_rpmdb(family_rpmdb)
-        return notes
+        with self._errors_told():
+            family_rpmdb, delta = self._read_stage()
+            prepared = f"{self.stage.path}/family-rpmdb"
+            if family_rpmdb.complete:
+                prepare_cache(family_rpmdb, prepared)
+            notes = delta.notes + self.conclude(delta.steps, family_rpmdb.directory)
+            if family_rpmdb.complete:
+                # Without it the next command builds it again.
+                with contextlib.suppress(OSError):
+                    publish_cache(prepared, family_rpmdb, family_members(self.family), self._cache)
+            return notes
 
     def plan(self) -> FilePlan:
         """What commit() would do to the node's files. Raises RedpakError where it would."""
-        family_rpmdb, delta = self._read_stage()
-        self.check_descendants(family_rpmdb.directory)
-        return plan_files(self.node.path, self.stage.path, delta.steps, list(self._state.values()))
+        with self._errors_told():
+            family_rpmdb, delta = self._read_stage()
+            self.check_descendants(family_rpmdb.directory)
+            state = list(self._state.values())
+            return plan_files(self.node.path, self.stage.path, delta.steps, state)
+
+    @contextlib.contextmanager
+    def _errors_told(self) -> Iterator[None]:
+        try:
+            yield
+        except (OSError, sqlite3.Error) as err:
+            raise RedpakError(f"{self.node.path}: cannot commit: {err}") from err
 
     @property
     def _state(self) -> dict[str, str]:
@@ -221,20 +184,13 @@ class NodeTransaction(NodeHold):
             self.stage.rpmdb,
             previous=self.node.rpmdb_dir,
         )
-        # The child may still look at its dnf state: commit a copy.
+        # dnf still looks at its state: commit a copy.
         for inside in dnf_state_places(self.node):
             copy_tree(f"{self.stage.root}/{inside}", f"{self.stage.dnf_state}/{inside}")
         for place in (STATE_DIR, DNF5_STATE_DIR):
             if os.path.isdir(f"{self.stage.dnf_state}/{place}"):
                 make_readable(f"{self.stage.dnf_state}/{place}")
         return family_rpmdb, self._read_delta(family_rpmdb)
-
-    def _keep_family_rpmdb(self, family_rpmdb: FamilyRpmdb) -> None:
-        if not family_rpmdb.complete:
-            return
-        # Without it the next command builds it again; save_cache() writes its index last.
-        with contextlib.suppress(OSError, sqlite3.Error, RedpakError):
-            save_cache(family_rpmdb, family_members(self.family), self._cache)
 
     def _read_delta(self, family_rpmdb: FamilyRpmdb) -> Delta:
         node = self.node.path
@@ -244,7 +200,7 @@ class NodeTransaction(NodeHold):
                 children=[os.path.relpath(path, node) for path in self.descendants],
                 derived=derived_patterns(self.family),
                 is_owned=lambda path: len(ts.dbMatch("basenames", path)) > 0,
-                keep_setuid=os.geteuid() == 0,
+                as_root=self.as_root,
             )
             return read_delta(node, self.stage, rules)
 
@@ -252,13 +208,12 @@ class NodeTransaction(NodeHold):
 class ContainedTransaction:
     """The child's side: works in ``root``, in namespaces of its own, until commit()."""
 
-    def __init__(self, transaction: NodeTransaction, channel: _Channel) -> None:
-        self._channel = channel
-        self.privileged = os.geteuid() == 0 and not in_user_namespace()
+    def __init__(self, transaction: NodeTransaction) -> None:
+        self._transaction = transaction
+        self.privileged = transaction.as_root and not in_user_namespace()
         self.family = transaction.family
         self.family_rpmdb = transaction.family_rpmdb
         self.root = transaction.stage.root
-        self._delta = transaction.stage.delta
         self._assembled = False
         self._view = FamilyView(
             transaction.stage,
@@ -290,26 +245,33 @@ class ContainedTransaction:
         """
         cache = None
         if self._assembled and is_merged(self.family):
-            cache = make_linker_cache(self.family, self.root, self._delta)
-        notes: list[str] = self._ask("commit")["notes"]
+            cache = make_linker_cache(self.family, self.root, self._transaction.stage.delta)
+        self._dismantle()
+        notes = self._transaction.commit()
         if cache is not None:
             keep_linker_cache(self.family, cache)
         return notes
 
     def plan(self) -> FilePlan:
         """What commit() would do to the node's files. Raises RedpakError where it would."""
-        return FilePlan(**self._ask("plan")["plan"])
+        self._dismantle()
+        return self._transaction.plan()
 
-    def _ask(self, action: str) -> dict[str, Any]:
+    def _dismantle(self) -> None:
         if self._assembled:
             self._view.dismantle()
-        self._channel.write({"action": action})
-        answer = self._channel.read()
-        if answer is None:
-            raise RedpakError(f"{self.family.leaf.path}: the process that commits is gone")
-        if "error" in answer:
-            raise RedpakError(answer["error"], hint=answer["hint"])
-        return answer
+            self._assembled = False
+
+
+def supervisor_command() -> list[str]:
+    """The command line of the supervisor, but for its arguments."""
+    rooms = {os.path.dirname(os.path.dirname(str(p.__file__))) for p in (redpak, redrpm, redsys)}
+    code = f"import sys; sys.path[:0] = {sorted(rooms)!r}; " + (
+        "from redrpm.supervisor import main; main(sys.argv[1:])"
+    )
+    # Not sys.executable: the interpreter may be a part of another program, such as dnf5.
+    python = f"{sys.base_exec_prefix}/bin/python{sys.version_info[0]}.{sys.version_info[1]}"
+    return [python, "-I", "-S", *(["-B"] if sys.dont_write_bytecode else []), "-c", code]
 
 
 def trim_environment() -> None:

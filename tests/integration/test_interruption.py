@@ -33,7 +33,8 @@ from support.nodes import make_node
 from support.trees import snapshot_tree
 
 KILLS = 2  # in each scenario, by the clock, and one more within the commit
-CHANGES = 100  # that each of their commits makes, at least
+CHANGES = 50  # that each of their commits makes, at least
+CLEANING_STEP = 17  # only each of so many changes, after the commit, has a kill
 NEXT_COMMANDS = (
     ("red-list", "--installed"),
     ("red-manager", "--recover"),
@@ -105,6 +106,19 @@ def test_a_commit_killed_at_every_single_change_is_finished_by_the_next_command(
             break
     assert point > 100
     bench.check("red-list", "--installed")
+
+
+def test_a_supervisor_killed_while_it_cleans_up_leaves_the_new_node(
+    actor: Actor, pool: Path, repository: Path, tools: Tools
+) -> None:
+    scenario = next(each for each in SCENARIOS if each.name == "downgrade")
+    bench = Bench(make_node(actor, pool / "node", "node", repository), scenario, tools)
+    changes = bench.count_changes()
+    assert changes - bench.child_changes > 2 * CLEANING_STEP
+    for point in range(bench.child_changes, changes, CLEANING_STEP):
+        bench.restore()
+        assert actor.run(bench.dying_command(point)).returncode == -9
+        assert bench.check("red-list", "--installed") == "new"
 
 
 def recover_in_child(actor: Actor, path: Path, point: int) -> bool:

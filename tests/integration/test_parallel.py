@@ -60,7 +60,7 @@ COMMANDS = (
     ("left", "red-history list"),
     ("left", "red-install -y part5"),
     ("parent", "red-repoquery part0"),
-    ("right", "red-check"),
+    ("right", "red-check --dependencies"),
 )
 
 
@@ -104,6 +104,6 @@ def check_whole(node: TestNode) -> None:
     wait_until_alone(node.path)
     left = set(os.listdir(node.path / ".redpak"))
     assert not left & {"stage", "stage.discarded", "journal"}, left
-    node.dnf("red-check")
+    node.dnf("red-check", "--dependencies")
     installs = len(numbers) + (node.path.name == "left")  # one of its packages is gone
     assert node.dnf("red-history", "list").count("red-install") == installs

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Fault injection: a process that kills itself in the middle of a commit.
+"""Fault injection: a command that is killed in the middle of a commit.
 
-`dying.py POINT WORDS...` is `red-dnf WORDS...` that ends by SIGKILL right before its POINTth
-change of the file system, counted from the beginning of the commit. A command that gets to its end
-says on stderr how many changes it made. Nothing in the commit knows of this: the functions by which
-Python changes files are replaced.
+`dying.py POINT WORDS...` is `red-dnf WORDS...`, ended by SIGKILL right before its POINTth change of
+the file system, counted from the beginning of the commit; sPOINT counts the changes of its
+supervisor. A process that gets to its end says on stderr how many changes it made. Nothing in the
+commit knows of this: the functions by which Python changes files are replaced.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _CHANGES = (
 
 
 class Fuse:
-    """Counts the changes of this process since light(), and dies before number ``point``."""
+    """Counts the changes of this process since light(), and blows before number ``point``."""
 
     def __init__(self, point: int) -> None:
         self._point = point
@@ -31,11 +31,17 @@ class Fuse:
     def light(self) -> None:
         self._lit = True
 
+    def put_out(self) -> None:
+        self._lit = False
+
+    def blow(self) -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
     def _step(self) -> None:
         if not self._lit:
             return
         if self.changes == self._point:
-            os.kill(os.getpid(), signal.SIGKILL)
+            self.blow()
         self.changes += 1
 
     def _guard(self, function: Callable[..., Any]) -> Callable[..., Any]:
@@ -51,34 +57,84 @@ class Fuse:
 
         for name in _CHANGES:
             setattr(os, name, self._guard(getattr(os, name)))
-        libc.syncfs = self._guard(libc.syncfs)  # type: ignore[assignment]
+        for name in ("syncfs", "fsync"):
+            setattr(libc, name, self._guard(getattr(libc, name)))
+
+    def tell(self, who: str) -> None:
+        os.write(2, f"changes of the {who}: {self.changes}\n".encode())
 
 
-def lay_fuse(point: int) -> None:
-    """From here on this process, and what it forks, dies before change ``point`` of a commit."""
-    fuse = Fuse(point)
+class ChildFuse(Fuse):
+    """The contained child is pid 1, which cannot kill itself: a process outside kills its parent,
+    with which it dies."""
+
+    def __init__(self, point: int) -> None:
+        super().__init__(point)
+        reader, self._writer = os.pipe()
+        victim = os.getpid()
+        if os.fork() == 0:
+            os.close(self._writer)
+            if os.read(reader, 1):
+                os.kill(victim, signal.SIGKILL)
+            os._exit(0)
+        os.close(reader)
+
+    def blow(self) -> None:
+        os.write(self._writer, b"x")
+        while True:
+            signal.pause()
+
+
+def lay_fuse(point: str) -> None:
+    """From here on the contained child of this process, or its supervisor, has a fuse."""
+    fuse = ChildFuse(-1 if point.startswith("s") else int(point))
     fuse.lay()
-    from redrpm import hold
+    from redrpm import hold, transaction
 
     commit = hold.commit
+    whole_commit = transaction.NodeTransaction.commit
 
     def burning_commit(*args: Any) -> None:
         fuse.light()
         commit(*args)
 
+    def counted_commit(self: Any) -> list[str]:
+        notes = whole_commit(self)
+        fuse.put_out()
+        fuse.tell("child")
+        return notes
+
+    hold.commit = burning_commit
+    transaction.NodeTransaction.commit = counted_commit  # type: ignore[method-assign]
+    late = point[1:] if point.startswith("s") else "-1"
+    library = os.path.dirname(os.path.dirname(str(transaction.__file__)))
+    transaction.supervisor_command = lambda: [
+        "/usr/bin/python3", "-B", __file__, "--supervisor", late, library
+    ]
+
+
+def run_supervisor(point: int, library: str, arguments: list[str]) -> None:
+    """The supervisor, with a fuse that burns from its start."""
+    sys.path.insert(0, library)
+    fuse = Fuse(point)
+    fuse.lay()
+    from redrpm import supervisor
+
     end = os._exit
 
     def counted_exit(status: int) -> None:
-        if fuse.changes:
-            os.write(2, f"changes: {fuse.changes}\n".encode())
+        fuse.tell("supervisor")
         end(status)
 
-    hold.commit = burning_commit
     os._exit = counted_exit  # type: ignore[assignment]
+    fuse.light()
+    supervisor.main(arguments)
 
 
 def main() -> None:
-    lay_fuse(int(sys.argv[1]))
+    if sys.argv[1] == "--supervisor":
+        run_supervisor(int(sys.argv[2]), sys.argv[3], sys.argv[4:])
+    lay_fuse(sys.argv[1])
     from reddnf.launcher import main as red_dnf
 
     sys.argv[:2] = ["red-dnf"]

@@ -25,7 +25,7 @@ from support.trees import snapshot_tree
 GONE = "threw away the unfinished transaction"
 FINISHED = "finished the transaction"
 VICTIMS = ("command", "child", "all")
-DEPTH = 3  # of the process that works in the view, below the command: redsys.namespace
+DEPTH = 1  # of the process that works in the view, below the command: redsys.namespace
 # One line for each file of each package, with what rpm holds of it in that installation.
 _RPMDB_QUERY = "%{NEVRA} %{SIGMD5} %{SHA1HEADER}\\n[%{FILENAMES} %{FILESTATES} %{FILEDIGESTS}\\n]"
 _DYING_PLUGIN = """
@@ -33,7 +33,7 @@ import os, sys
 sys.path[:0] = ["{0}", "{1}"]
 import libdnf5
 from dying import lay_fuse
-lay_fuse(int(os.environ["DYING_POINT"]))
+lay_fuse(os.environ["DYING_POINT"])
 from reddnf5.plugin import RedpakPlugin as Plugin
 """
 _HISTORY_QUERY = """
@@ -186,7 +186,7 @@ class Tools:
         (plugin / "redpak_dnf5.py").write_text(_DYING_PLUGIN.format(directory, library))
         return cls(directory, library)
 
-    def dying_dnf5(self, point: int) -> list[str]:
+    def dying_dnf5(self, point: str) -> list[str]:
         """dnf5 whose plugin lays the fuse of dying.py before it is the real one."""
         own = self.library / "dnf5"
         return [
@@ -211,6 +211,7 @@ class Bench:
         self.node = node
         self.scenario = scenario
         self.tools = tools
+        self.child_changes = 1_000_000  # until count_changes() has counted them
         self._saved = node.path.parent / f"{node.path.name}.saved"
         if scenario.before:
             node.install(*scenario.before)
@@ -241,8 +242,13 @@ class Bench:
         return ["red-dnf", *self.scenario.words, f"--redpath={self.node.path}"]
 
     def dying_command(self, point: int) -> list[str]:
-        """The same, which kills itself before change number ``point`` of its commit."""
+        """The same, killed before change number ``point`` of its commit; from ``child_changes`` on
+        those of the cleaning by its supervisor are counted."""
         words = [*self.scenario.words, f"--redpath={self.node.path}"]
+        late = point - self.child_changes
+        return self._command_with_fuse(f"s{late}" if late >= 0 else str(point), words)
+
+    def _command_with_fuse(self, point: str, words: Sequence[str]) -> list[str]:
         if is_dnf5():
             return [*self.tools.dying_dnf5(point), *words]
         return self.tools.command("dying.py", point, *words)
@@ -250,11 +256,12 @@ class Bench:
     def count_changes(self) -> int:
         """The number of changes of an uninterrupted commit, and of the cleaning after it."""
         self.restore()
-        done = self.node.actor.run(self.dying_command(-1))
+        words = [*self.scenario.words, f"--redpath={self.node.path}"]
+        done = self.node.actor.run(self._command_with_fuse("-1", words))
         assert done.returncode == 0, describe(done)
-        found = re.search(r"^changes: (\d+)$", done.stderr, re.MULTILINE)
-        assert found, describe(done)
-        return int(found[1])
+        found = dict(re.findall(r"^changes of the (\w+): (\d+)$", done.stderr, re.MULTILINE))
+        self.child_changes = int(found["child"])
+        return self.child_changes + int(found["supervisor"])
 
     @property
     def journal(self) -> Path:

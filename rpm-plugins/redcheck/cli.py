@@ -14,6 +14,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+from redcheck import sbom
 from redcheck.engine import Options, accept, check, locked, stamp
 from redcheck.manifest import compare, read_manifest
 from redcheck.reports import FORMATS
@@ -55,12 +56,14 @@ def add_options(parser: Any) -> None:
                        ("junit", "JUnit XML")):
         output.add_argument(f"--{name}", dest="report_format", action="store_const", const=name,
                             help=f"report as {text}")
-    parser.add_argument("--output", metavar="FILE", help="write the report to FILE")
+    parser.add_argument("--output", metavar="FILE", help="write the report, or the bill, to FILE")
     parser.add_argument("--baseline", metavar="FILE",
                         help="accept the findings of an earlier report (--json)")
     parser.add_argument("--against", metavar="FILE",
                         help="prove that the tree is exactly what a manifest of"
                         " red-manager --freeze says (implies --tree)")
+    parser.add_argument("--sbom", choices=sbom.FORMATS,
+                        help="check nothing, and write the software bill of materials instead")
     parser.add_argument("--no-cache", action="store_true",
                         help="look at everything again, whatever earlier checks proved")
     parser.add_argument("--no-stamp", action="store_true",
@@ -92,22 +95,29 @@ def run(options: Any) -> int:
                        jobs=options.jobs)
     scope = read_scope(_request(options), os.environ)
     with locked(scope, _tell):
+        if options.sbom:
+            _write(sbom.write_bill(sbom.read_bill(scope), options.sbom), options.output)
+            return 0
         report = check(scope, settings, os.environ)
         if wanted is not None:
             report.findings += compare(report, wanted)
         accept(report, known)
         if not options.no_stamp:
             stamp(report, settings)
-    text = FORMATS[options.report_format or "text"](report)
-    if options.output:
-        try:
-            write_file_atomic(options.output, text.encode())
-        except OSError as err:
-            raise RedpakError(f"{options.output}: cannot write: {err.strerror}") from err
-    else:
+    _write(FORMATS[options.report_format or "text"](report), options.output)
+    return report.status
+
+
+def _write(text: str, path: str | None) -> None:
+    """To the file ``path``, else to stdout. Raises RedpakError."""
+    if not path:
         sys.stdout.write(text)
         sys.stdout.flush()
-    return report.status
+        return
+    try:
+        write_file_atomic(path, text.encode())
+    except OSError as err:
+        raise RedpakError(f"{path}: cannot write: {err.strerror}") from err
 
 
 def _tell(text: str) -> None:

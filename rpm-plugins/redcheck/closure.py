@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Whether the packages of a node fit on those of its ancestors.
 
-librpm judges dependencies, conflicts and obsoletes: the node's packages are put to a test
+librpm judges dependencies and conflicts: the node's packages are put to a test
 transaction on the rpmdb of all ancestors. That is done once for each node, on the union that its
 parent left, so that a tree costs little more than the sum of its nodes.
 """
@@ -32,7 +32,6 @@ from redrpm.rpmdb import (
 _RULES = {
     rpm.RPMPROB_REQUIRES: "dependency",
     rpm.RPMPROB_CONFLICT: "conflict",
-    rpm.RPMPROB_OBSOLETES: "obsolete",
 }
 
 
@@ -60,6 +59,7 @@ class Closure:
         below = self._union(layer.parent) if layer.parent else _Union()
         findings = list(_find_duplicates(layer, installed))
         findings += _find_shadows(layer, installed, below)
+        findings += _find_obsoletes(layer, installed, below)
         findings += self._find_problems(layer, installed, below)
         findings += self._find_file_conflicts(layer, installed, below)
         return findings
@@ -188,6 +188,37 @@ def _find_duplicates(layer: Layer, installed: Installed) -> Iterator[Finding]:
             labels = ", ".join(package.label for package in found)
             yield layer.finding("duplicate", f"{name} is installed {len(found)} times: {labels}",
                                 package=found[0].label)
+
+
+def _find_obsoletes(layer: Layer, installed: Installed, below: _Union) -> Iterator[Finding]:
+    """Packages that say of each other, by name and version, that they replace them."""
+    own: dict[str, list[Package]] = {}
+    for package in installed.packages:
+        own.setdefault(package.name, []).append(package)
+    above = [package for found in below.names.values() for package in found]
+    for package in installed.packages:
+        for name in package.header[rpm.RPMTAG_OBSOLETENAME]:
+            for other in (*own.get(name, ()), *below.names.get(name, ())):
+                yield from _obsolete(layer, package, other)
+    for package in above:
+        for name in package.header[rpm.RPMTAG_OBSOLETENAME]:
+            for other in own.get(name, ()):
+                yield from _obsolete(layer, package, other)
+
+
+def _obsolete(layer: Layer, package: Package, other: Package) -> Iterator[Finding]:
+    build = rpm.ds((other.name, rpm.RPMSENSE_EQUAL, _evr(other)), "provides")
+    wanted = rpm.ds(package.header, "obsoletename")
+    if package.name != other.name and any(
+            each.N() == other.name and each.Compare(build) for each in wanted):
+        yield layer.finding("obsolete", f"{other.label} is obsoleted by {package.label}",
+                            package=other.label)
+
+
+def _evr(package: Package) -> str:
+    header = package.header
+    epoch = f"{header[rpm.RPMTAG_EPOCH]}:" if header[rpm.RPMTAG_EPOCH] else ""
+    return f"{epoch}{header[rpm.RPMTAG_VERSION]}-{header[rpm.RPMTAG_RELEASE]}"
 
 
 def _find_shadows(layer: Layer, installed: Installed, below: _Union) -> Iterator[Finding]:

@@ -146,6 +146,9 @@ class _Check:
         if layer.is_core or not layer.is_readable or layer.node is None:
             return
         self._add(configuration.check_family_names(layer), "configuration")
+        aliases = [member.alias for member in layer.lineage]
+        if len(set(aliases)) < len(aliases):
+            return  # whatever a merge says of them would be about the wrong one
         if not self.scope.root.is_image:
             self._add(configuration.check_owner(layer), "configuration")
         merge = FamilyMerge(layer, self.scope, self.environ)

@@ -14,7 +14,8 @@ from redcheck.rootfs import FamilyPaths
 
 # lib/rpmpgp.h, hash algorithms (RFC 4880, 9.4), as hashlib calls them.
 _ALGORITHMS = {1: "md5", 2: "sha1", 8: "sha256", 9: "sha384", 10: "sha512", 11: "sha224"}
-_NORMAL = 0  # lib/rpmfiles.h, RPMFILE_STATE_NORMAL: the others were not installed, or replaced
+# lib/rpmfiles.h, rpmfileState: the others were never installed.
+_NORMAL, _REPLACED = 0, 1
 _GHOST, _CONFIG, _MISSING_OK = rpm.RPMFILE_GHOST, rpm.RPMFILE_CONFIG, rpm.RPMFILE_MISSINGOK
 
 
@@ -36,6 +37,7 @@ class OwnedFile(NamedTuple):
     device: int
     capabilities: str
     color: int
+    is_replaced: bool  # by the file of a package that was forced in: rpm does not verify it
 
     @property
     def is_ghost(self) -> bool:
@@ -50,7 +52,7 @@ class OwnedFile(NamedTuple):
     @property
     def may_be_missing(self) -> bool:
         """Whether the package stands its absence."""
-        return bool(self.flags & (_GHOST | _MISSING_OK))
+        return self.is_replaced or bool(self.flags & (_GHOST | _MISSING_OK))
 
 
 # By directory of the layer (canonical, "" is its root), then by name.
@@ -78,12 +80,12 @@ def read_files(package: Package) -> Iterator[tuple[str, str, OwnedFile]]:
         _padded(header, rpm.RPMTAG_FILESTATES, count, _NORMAL))
     for (name, directory_index, mode, size, mtime, digest, link, flags, verify, user, group,
          device, capabilities, color, state) in rows:
-        if state != _NORMAL:
+        if state not in (_NORMAL, _REPLACED):
             continue
         name, directory = _text(name), directories[directory_index]
         yield directory, name, OwnedFile(
             f"{directory}/{name}", package.label, mode & 0xffff, size, mtime, digest, algorithm,
-            link, flags, verify, user, group, device, capabilities or "", color)
+            link, flags, verify, user, group, device, capabilities or "", color, state == _REPLACED)
 
 
 def collect_owned(packages: Iterable[Package], paths: FamilyPaths) -> Owned:

@@ -5,8 +5,9 @@ from __future__ import annotations
 
 import base64
 import os
+import sqlite3
 import tempfile
-from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
@@ -49,6 +50,7 @@ class Installed:
         self.directory = copy_member(Member(layer.path, layer.rpmdb), directory).directory
         self.packages: list[Package] = []
         if os.listdir(self.directory):
+            _check_database(layer, self.directory)
             with open_rpmdb(self.directory) as ts:
                 matches = ts.dbMatch()
                 for header in matches:
@@ -63,12 +65,29 @@ class Installed:
                 for text in package.header[rpm.RPMTAG_PUBKEYS]]
 
 
+def _check_database(layer: Layer, directory: str) -> None:
+    """rpm takes a database that it cannot read for an empty one. Raises RedpakError."""
+    path = f"{directory}/rpmdb.sqlite"
+    if not os.path.exists(path):
+        return
+    try:
+        with closing(sqlite3.connect(path)) as database:
+            ((answer,),) = database.execute("PRAGMA quick_check(1)").fetchall()
+            database.execute("SELECT COUNT(*) FROM Packages").fetchone()
+    except sqlite3.Error as err:
+        answer = str(err)
+    if answer != "ok":
+        raise RedpakError(f"{layer.rpmdb}/rpmdb.sqlite: damaged rpmdb: {answer}",
+                          hint="restore the node from a backup, or create it anew")
+
+
 class Library:
     """The packages of all layers, each read when it is first asked for."""
 
     def __init__(self) -> None:
         self._work = tempfile.TemporaryDirectory(prefix="redpak-check-")
         self._known: dict[str, Installed] = {}
+        self._asked = 0
 
     @property
     def directory(self) -> str:
@@ -79,7 +98,8 @@ class Library:
         """What ``layer`` has installed. Raises RedpakError."""
         known = self._known.get(layer.path)
         if known is None:
-            place = f"{self.directory}/{len(self._known)}"
+            self._asked += 1
+            place = f"{self.directory}/{self._asked}"
             try:
                 known = Installed(layer, place)
             except OSError as err:
@@ -106,11 +126,3 @@ def rpmdb_state(layer: Layer) -> list[Any]:
     except OSError as err:
         raise RedpakError(f"{layer.rpmdb}: cannot read the rpmdb: {err.strerror}") from err
     return found
-
-
-def iterate_numbers(index: Any) -> Iterator[tuple[str, int]]:
-    """Each key of an rpmdb's index with the number of a header it leads to."""
-    for key in index:
-        text = key.decode(errors="surrogateescape") if isinstance(key, bytes) else key
-        for number, _position in index.instances():
-            yield text, number

@@ -180,6 +180,8 @@ class LayerWalk:
                  files: Sequence[OwnedFile]) -> Iterable[Finding]:
         place = f"{self._base}{directory}/{name}"
         for file in files:
+            if file.is_replaced:
+                continue
             try:
                 difference = compare(file, place, info, self._accounts)
             except OSError as err:

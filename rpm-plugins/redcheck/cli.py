@@ -35,6 +35,30 @@ _SELECTIONS = {
 }
 
 
+_OPTIONS: tuple[tuple[str, dict[str, Any]], ...] = (
+    ("--redroot", {"metavar": "DIR", "help": "check an image: DIR is its root directory, and"
+                   " --redpath a path in it (default: all its nodes); nothing in it is changed"}),
+    ("--core", {"action": "store_true",
+                "help": "check the packages and files of the core OS too"}),
+    ("--output", {"metavar": "FILE", "help": "write the report, or the bill, to FILE"}),
+    ("--baseline", {"metavar": "FILE",
+                    "help": "accept the findings of an earlier report (--json)"}),
+    ("--against", {"metavar": "FILE", "help": "prove that the tree is exactly what a manifest of"
+                   " red-manager --freeze says (implies --tree)"}),
+    ("--sbom", {"choices": sbom.FORMATS, "help": "check nothing, and write the software bill of"
+                " materials instead"}),
+    ("--no-cache", {"action": "store_true",
+                    "help": "look at everything again, whatever earlier checks proved"}),
+    ("--no-stamp", {"action": "store_true",
+                    "help": "do not note in the nodes that they are proven (maxage)"}),
+    ("--jobs", {"type": int, "default": 0, "metavar": "N",
+                "help": "processes at work (default: one for each processor)"}),
+    ("--all", {"action": "store_true", "help": "look for everything (the default)"}),
+)
+_REPORTS = {"json": "JSON (conf/red-check.schema.json)", "sarif": "SARIF 2.1.0",
+            "junit": "JUnit XML"}
+
+
 def add_options(parser: Any) -> None:
     """Declare the options that all front ends have, beside --redpath and --rmain."""
     width = parser.add_mutually_exclusive_group()
@@ -42,34 +66,15 @@ def add_options(parser: Any) -> None:
                        help="check the node's ancestors too (default: the node on its ancestors)")
     width.add_argument("--tree", action="store_true",
                        help="check every node at and below DIR, which need not be a node")
-    parser.add_argument("--redroot", metavar="DIR", help="check an image: DIR is its root"
-                        " directory, and --redpath a path in it (default: all its nodes);"
-                        " nothing in it is changed")
-    parser.add_argument("--core", action="store_true",
-                        help="check the packages and files of the core OS too")
-    parser.add_argument("--all", action="store_true", help="look for everything (the default)")
+    for name, settings in _OPTIONS:
+        parser.add_argument(name, **settings)
     for name, text in _SELECTIONS.items():
         parser.add_argument(f"--{name}", dest="selections", action="append_const", const=name,
                             help=f"only {text}")
     output = parser.add_mutually_exclusive_group()
-    for name, text in (("json", "JSON (conf/red-check.schema.json)"), ("sarif", "SARIF 2.1.0"),
-                       ("junit", "JUnit XML")):
+    for name, text in _REPORTS.items():
         output.add_argument(f"--{name}", dest="report_format", action="store_const", const=name,
                             help=f"report as {text}")
-    parser.add_argument("--output", metavar="FILE", help="write the report, or the bill, to FILE")
-    parser.add_argument("--baseline", metavar="FILE",
-                        help="accept the findings of an earlier report (--json)")
-    parser.add_argument("--against", metavar="FILE",
-                        help="prove that the tree is exactly what a manifest of"
-                        " red-manager --freeze says (implies --tree)")
-    parser.add_argument("--sbom", choices=sbom.FORMATS,
-                        help="check nothing, and write the software bill of materials instead")
-    parser.add_argument("--no-cache", action="store_true",
-                        help="look at everything again, whatever earlier checks proved")
-    parser.add_argument("--no-stamp", action="store_true",
-                        help="do not note in the nodes that they are proven (maxage)")
-    parser.add_argument("--jobs", type=int, default=0, metavar="N",
-                        help="processes at work (default: one for each processor)")
 
 
 def enter(options: Any) -> None:

@@ -20,7 +20,9 @@ ARROWS = {
     "redsys": {"redsys", "redpak.errors"},
     "redwrap": {"redwrap", "redsys", "redpak"},
     "rpm-plugins/redrpm": _ENGINE,
-    "rpm-plugins/redcheck": {"redcheck"} | _ENGINE,
+    # The libraries of the SBOM formats are optional: imported when a bill is written.
+    "rpm-plugins/redcheck": {"redcheck", "cyclonedx", "spdx_tools", "license_expression",
+                             "packageurl"} | _ENGINE,
     "dnf-plugins/reddnf": {"reddnf", "redcheck", "dnf", "libdnf", "hawkey", "libdnf5"} | _ENGINE,
     "dnf-plugins/reddnf5": {"reddnf5", "reddnf", "libdnf5"} | _ENGINE,
     "dnf-plugins/dnf4": {"reddnf", "dnf"},

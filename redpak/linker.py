@@ -19,7 +19,7 @@ from redpak.values import dataclass
 
 CACHE_FILE = "/etc/ld.so.cache"
 # Where packages put libraries, whatever the core OS's linker was built with.
-_STANDARD = ("/usr/lib64", "/usr/lib")
+STANDARD_DIRECTORIES = ("/usr/lib64", "/usr/lib")
 _MAX_INCLUDES = 8
 _KEPT = 2  # caches of other callers or configurations, beside the newest
 
@@ -59,7 +59,7 @@ def find_directories(etc: Sequence[str], sources: Callable[[str], Sequence[str]]
     `etc` are the layers of the family's /etc, topmost first; `sources` gives the directories behind
     one of the merged root.
     """
-    paths = [*read_configuration(etc), *_STANDARD, *read_configuration(["/etc"])]
+    paths = [*read_configuration(etc), *STANDARD_DIRECTORIES, *read_configuration(["/etc"])]
     # /lib64 and /usr/lib64 are one.
     paths = [os.path.realpath(path) if os.path.islink(f"/{path.split('/')[1]}") else path
              for path in paths]

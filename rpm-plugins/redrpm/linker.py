@@ -14,7 +14,13 @@ from collections.abc import Callable, Sequence
 from typing import Optional
 
 from redpak.family import Family
-from redpak.linker import LibraryDirectory, cache_name, find_directories, store_cache
+from redpak.linker import (
+    CACHE_FILE,
+    LibraryDirectory,
+    cache_name,
+    find_directories,
+    store_cache,
+)
 
 _TOOLS = ("/sbin/ldconfig", "/usr/sbin/ldconfig")
 
@@ -30,18 +36,28 @@ def make_linker_cache(family: Family, root: str, delta: str) -> Optional[bytes]:
     None when the core OS has no ldconfig, when it is not needed, or cannot be made: the first
     launch makes it then.
     """
-    nodes = [delta, *(node.path for node in reversed(family.nodes))]
-    directories = find_directories([f"{root}/etc"], _layers_of(family, nodes))
-    tool = next((path for path in _TOOLS if os.path.isfile(path)), None)
-    if tool is None or not any(directory.is_family for directory in directories):
-        return None
     with contextlib.suppress(OSError), tempfile.TemporaryDirectory(dir=f"{root}/tmp") as work:
-        inside = work[len(root) :]
-        _run_in_root(root, [tool, "-X", "-C", f"{inside}/cache", "-f", "/dev/null",
-                            *(directory.path for directory in directories)])
+        _run_ldconfig(family, root, delta, f"{work[len(root) :]}/cache")
         with open(f"{work}/cache", "rb") as stream:
             return stream.read()
     return None
+
+
+def show_linker_cache(family: Family, root: str, delta: str) -> None:
+    """Put the cache of the family as it is into the view, for scriptlets: a derived file, which no
+    commit keeps."""
+    with contextlib.suppress(OSError):
+        _run_ldconfig(family, root, delta, CACHE_FILE)
+
+
+def _run_ldconfig(family: Family, root: str, delta: str, target: str) -> None:
+    nodes = [delta, *(node.path for node in reversed(family.nodes))]
+    etc = [f"{node}/etc" for node in nodes]
+    directories = find_directories(etc, _layers_of(family, nodes))
+    tool = next((path for path in _TOOLS if os.path.isfile(path)), None)
+    if tool is not None and any(directory.is_family for directory in directories):
+        _run_in_root(root, [tool, "-X", "-C", target, "-f", "/dev/null",
+                            *(directory.path for directory in directories)])
 
 
 def keep_linker_cache(family: Family, data: bytes) -> None:

@@ -27,7 +27,12 @@ from redrpm.contents import TransactionContents
 from redrpm.delta import Delta, DeltaRules, read_delta
 from redrpm.dnfstate import DNF5_STATE_DIR, STATE_DIR
 from redrpm.hold import NodeHold
-from redrpm.linker import is_merged, keep_linker_cache, make_linker_cache
+from redrpm.linker import (
+    is_merged,
+    keep_linker_cache,
+    make_linker_cache,
+    show_linker_cache,
+)
 from redrpm.locking import Notify
 from redrpm.plan import FilePlan, plan_files
 from redrpm.rpmdb import (
@@ -232,6 +237,8 @@ class ContainedTransaction:
         """
         self._assembled = True
         self._view.assemble(contents, scriptlets=scriptlets)
+        if scriptlets and is_merged(self.family):
+            show_linker_cache(self.family, self.root, self._delta)
         trim_environment()
         if in_process:
             bound_capabilities()

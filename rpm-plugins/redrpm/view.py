@@ -11,6 +11,7 @@ import stat
 from collections.abc import Collection, Iterator, Mapping, Sequence
 
 from redpak.errors import RedpakError
+from redpak.linker import STANDARD_DIRECTORIES
 from redrpm.contents import VOLATILE_TOPS, TransactionContents
 from redrpm.skeleton import Skeleton
 from redrpm.stage import Stage
@@ -156,6 +157,11 @@ class FamilyView:
             if scriptlets:
                 for top in layers:
                     skeleton.add_tree(top, _SCRIPTLET_DEPTH)
+        if os.path.isdir("/etc/ld.so.conf.d"):
+            # A scriptlet's ldconfig is to find what the family's programs find when they run.
+            skeleton.add_directories(["/etc/ld.so.conf.d"])
+            with open("skeleton/etc/ld.so.conf.d/redpak.conf", "w", encoding="ascii") as stream:
+                stream.writelines(f"{directory}\n" for directory in STANDARD_DIRECTORIES)
         skeleton.add_directories(f"/var/{name}" for name in _NODE_STATE)
         for name in _NODE_STATE:
             os.makedirs(f"skeleton/var/{name}", exist_ok=True)

@@ -67,9 +67,10 @@ def test_neither_path_nor_ld_library_path_is_needed(child: Wrapped) -> None:
 def test_what_a_scriptlet_saw_is_what_the_application_sees(child: Wrapped) -> None:
     seen = child.output("cat", "/etc/beacon/seen-by-post")
     assert seen == child.shell("cat /etc/beacon/*.conf /usr/share/beacon/greeting; "
-                               "ls /usr/lib/beacon/plugins; beacon-report")
+                               "ls /usr/lib/beacon/plugins; beacon-report; "
+                               "beacond x && echo linked")
     assert seen.split() == ["daemon-1", "platform-1", "hello-1", "reverse.so", "upper.so",
-                            "report:", "hello-1"]
+                            "report:", "hello-1", "linked"]
 
 
 def linker_caches(node: Wrapped) -> dict[str, bytes]:

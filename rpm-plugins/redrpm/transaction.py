@@ -238,7 +238,7 @@ class ContainedTransaction:
         self._assembled = True
         self._view.assemble(contents, scriptlets=scriptlets)
         if scriptlets and is_merged(self.family):
-            show_linker_cache(self.family, self.root, self._delta)
+            show_linker_cache(self.family, self.root, self._transaction.stage.delta)
         trim_environment()
         if in_process:
             bound_capabilities()

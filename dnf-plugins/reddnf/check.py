@@ -1,8 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""dnf red-check: the engine is the package redcheck, which needs no dnf.
-
-dnf loads every command to run one: the engine is imported when it is this one.
-"""
+"""dnf red-check: the engine is the package redcheck, which needs no dnf."""
 
 from __future__ import annotations
 
@@ -12,7 +9,8 @@ from typing import Any
 
 import dnf.cli.commands
 
-from reddnf.manage import declare_node_options
+from redcheck import cli
+from reddnf.options import CHECK_SUMMARY, declare_node_options
 from redpak.errors import RedpakError
 
 
@@ -20,13 +18,11 @@ class CheckCommand(dnf.cli.commands.Command):
     """What `dnf check` is for a system, for nodes; the selections have the same names."""
 
     aliases = ("red-check",)
-    summary = "prove that a node, its family or a tree of nodes is coherent"
+    summary = CHECK_SUMMARY
 
     @staticmethod
     def set_argparser(parser: Any) -> None:
         """Declare the options."""
-        from redcheck import cli
-
         declare_node_options(parser)
         cli.add_options(parser)
 
@@ -38,14 +34,10 @@ class CheckCommand(dnf.cli.commands.Command):
 
     def run(self) -> None:
         """Check; dnf ends with our exit status."""
-        from redcheck import cli
-
         status = self._failed or self._report(lambda: cli.run(self.opts))
         self.cli.demands.success_exit_status = status
 
     def _enter(self) -> int:
-        from redcheck import cli
-
         cli.enter(self.opts)
         return 0
 
@@ -55,8 +47,6 @@ class CheckCommand(dnf.cli.commands.Command):
         try:
             return action()
         except RedpakError as err:
-            from redcheck import cli
-
             for line in str(err).splitlines():
                 print(f"red-check: error: {line}", file=sys.stderr)
             return cli.CANNOT_CHECK

@@ -7,6 +7,7 @@ that dnf's own parser would take for something else. --dnf=4 or --dnf=5 chooses 
 
 from __future__ import annotations
 
+import gc
 import importlib.util
 import logging
 import os
@@ -133,6 +134,9 @@ def _run_dnf5(arguments: list[str]) -> NoReturn:
 
 
 def _run_dnf4(arguments: list[str]) -> NoReturn:
+    # What is loaded stays, and looking for garbage in it takes time. The plugin turns the collector
+    # on again.
+    gc.disable()
     try:
         import dnf.cli.main
         import dnf.conf

@@ -29,13 +29,6 @@ from redrpm.rollback import roll_back
 from redrpm.rpmdb import create_rpmdb
 
 # Of every red- command: name, metavar or "", help.
-NODE_OPTIONS = (
-    ("redpath", "DIR", "the node to work on (default: the environment variable REDPATH)"),
-    ("rmain", "FILE",
-     "configuration of the core OS (default: redpak_MAIN, else /etc/redpak/main.yaml)"),
-    ("node-force", "", "work on a node that was moved or is not enabled (red-dnf: --force)"),
-)  # fmt: skip
-SUMMARY = "create a node, change it, and manage its repositories"
 _ACTIONS = (
     ("--create", "make the directory DIR of --redpath a node"),
     ("--update", "accept where a node is now, or (with --template) write its configuration again"),
@@ -79,14 +72,6 @@ class FrontEnd(Protocol):
 
     def again(self) -> freezing.Again:
         """How this dnf is started once more."""
-
-
-def declare_node_options(parser: Any) -> None:
-    """The options by which every red- command finds its node."""
-    for name, metavar, text in NODE_OPTIONS:
-        names = ["--redpath", "--rpath"] if name == "redpath" else [f"--{name}"]
-        settings: dict[str, Any] = {"metavar": metavar} if metavar else {"action": "store_true"}
-        parser.add_argument(*names, help=text, **settings)
 
 
 def declare_options(parser: Any) -> None:

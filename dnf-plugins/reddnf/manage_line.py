@@ -8,14 +8,15 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from reddnf.dnf5 import Dnf5, tell
-from reddnf.manage import SUMMARY, Manager, declare_node_options, declare_options
+from reddnf.manage import Manager, declare_options
+from reddnf.options import MANAGER_SUMMARY, declare_node_options
 from redpak.errors import RedpakError
 from redsys.lock import NodeBusyError
 
 
 def run_manager(words: Sequence[str]) -> int:
     """red-manager with the arguments ``words``; its exit status."""
-    parser = _Parser(prog="red-manager", description=SUMMARY, allow_abbrev=False)
+    parser = _Parser(prog="red-manager", description=MANAGER_SUMMARY, allow_abbrev=False)
     declare_node_options(parser)
     declare_options(parser)
     parser.add_argument(

@@ -15,8 +15,9 @@ import dnf.conf
 import dnf.exceptions
 
 from reddnf.freezing import Again
-from reddnf.manage import SUMMARY, Manager, declare_node_options, declare_options
+from reddnf.manage import Manager, declare_options
 from reddnf.node_command import configure_repositories
+from reddnf.options import MANAGER_SUMMARY, declare_node_options
 from reddnf.session import tell
 from redpak.errors import RedpakError
 from redpak.node import Node
@@ -30,7 +31,7 @@ class ManagerCommand(dnf.cli.commands.Command):
     """Create a node, change it, and manage its repositories."""
 
     aliases = ("red-manager", "rmg")
-    summary = SUMMARY
+    summary = MANAGER_SUMMARY
 
     @staticmethod
     def set_argparser(parser: Any) -> None:

@@ -14,7 +14,7 @@ import dnf.cli.demand
 import dnf.conf
 import dnf.exceptions
 
-from reddnf.manage import declare_node_options
+from reddnf.options import declare_node_options
 from reddnf.session import DnfSession, open_session, releasever
 from redpak.errors import RedpakError
 from redpak.expand import Caller

@@ -8,15 +8,16 @@ transaction (dnf.plugin.Plugins._caller): _hook() lets none escape.
 from __future__ import annotations
 
 import functools
+import gc
 import traceback
 from typing import Any, Callable
 
 import dnf
+import dnf.cli.commands
 import dnf.exceptions
 
-from reddnf.check import CheckCommand
-from reddnf.manager import ManagerCommand
 from reddnf.node_command import NodeCommand
+from reddnf.options import CHECK_SUMMARY, MANAGER_SUMMARY
 from reddnf.twins import make_twins
 from redpak.complete import remember_available
 from redpak.errors import RedpakError
@@ -43,6 +44,30 @@ def _hook(method: Callable[[Any, NodeCommand], None]) -> Callable[[Any], None]:
     return guarded
 
 
+class _ManagerEntry(dnf.cli.commands.Command):
+    """red-manager in dnf's list of commands; what it does is loaded when it is chosen."""
+
+    aliases = ("red-manager", "rmg")
+    summary = MANAGER_SUMMARY
+
+    def __new__(cls, cli: Any) -> Any:
+        from reddnf.manager import ManagerCommand
+
+        return ManagerCommand(cli)
+
+
+class _CheckEntry(dnf.cli.commands.Command):
+    """The same of red-check."""
+
+    aliases = ("red-check",)
+    summary = CHECK_SUMMARY
+
+    def __new__(cls, cli: Any) -> Any:
+        from reddnf.check import CheckCommand
+
+        return CheckCommand(cli)
+
+
 class RedpakPlugin(dnf.Plugin):
     """Makes dnf4 work on nodes."""
 
@@ -52,8 +77,11 @@ class RedpakPlugin(dnf.Plugin):
         super().__init__(base, cli)
         self.cli = cli
         if cli is not None:
-            for command in (CheckCommand, ManagerCommand, *make_twins(cli.cli_commands)):
+            for command in (_CheckEntry, _ManagerEntry, *make_twins(cli.cli_commands)):
                 cli.register_command(command)
+        # The launcher has turned it off.
+        gc.freeze()
+        gc.enable()
 
     @_hook
     def sack(self, command: NodeCommand) -> None:

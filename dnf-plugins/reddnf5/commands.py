@@ -12,7 +12,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Optional
 
-from reddnf.manage import NODE_OPTIONS, list_options
+from reddnf.manage import list_options
+from reddnf.options import NODE_OPTIONS
 
 NO_PLUGIN = (
     "/dev/null/redpak's plugin for dnf5 is not loaded: use red-dnf (it sets"

@@ -8,7 +8,6 @@ rpmdb of ``root``, and package files by their paths.
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Collection, Iterable, Sequence
 
 import rpm
@@ -37,6 +36,7 @@ from redrpm.rpmdb import (
     open_rpmdb,
     read_triggers,
 )
+from redrpm.scratch import ScratchDirectory
 from redrpm.transaction import NodeTransaction, copy_dnf_state
 
 
@@ -82,7 +82,7 @@ class ReadSession(Session):
         # own locks do not see across pid namespaces.
         self._locks = lock_family(family, notify=notify, wait=wait, exclusive=False)
         # Removed at exit at the latest, also when dnf ends with an error.
-        self._directory = tempfile.TemporaryDirectory(prefix="redpak-")
+        self._directory = ScratchDirectory()
         try:
             root = f"{self._directory.name}/root"
             os.makedirs(f"{root}/var/lib")

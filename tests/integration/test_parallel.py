@@ -107,3 +107,24 @@ def check_whole(node: TestNode) -> None:
     node.dnf("red-check", "--dependencies")
     installs = len(numbers) + (node.path.name == "left")  # one of its packages is gone
     assert node.dnf("red-history", "list").count("red-install") == installs
+
+
+def test_the_copy_of_a_killed_reader_is_removed_by_the_next_one(
+    actor: Actor, nodes: dict[str, TestNode], pool: Path
+) -> None:
+    scratch = pool / "readers"
+    scratch.mkdir()
+    os.chown(scratch, actor.uid, actor.gid)
+    argv = ["red-dnf", "red-list", "--installed", f"--redpath={nodes['right'].path}"]
+    environ = {"TMPDIR": str(scratch)}
+    pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    killed = actor.popen(argv, cwd="/", env=environ, **pipes)
+    while not any(scratch.glob("redpak-*/root")):
+        assert killed.poll() is None
+    killed.kill()
+    killed.wait()
+    assert os.listdir(scratch)
+    # One that is at work keeps its own.
+    running = [actor.popen(argv, cwd="/", env=environ, **pipes) for _ in range(3)]
+    assert [process.wait() for process in running] == [0, 0, 0]
+    assert os.listdir(scratch) == []

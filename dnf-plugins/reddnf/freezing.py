@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -16,6 +15,7 @@ from redcheck.thaw import thaw
 from redpak.errors import RedpakError
 from redpak.family import load_main, resolve_redpath
 from redpak.files import write_file_atomic
+from redpak.values import dataclass
 from redsys.run import run as run_tool
 
 OPTIONS = (

@@ -12,11 +12,11 @@ import os
 import re
 import urllib.request
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 
 from redpak.errors import RedpakError
 from redpak.files import write_file_atomic
 from redpak.node import Node
+from redpak.values import dataclass
 
 # Of a node's dnf.conf and of a repository's section: option -> value.
 Options = Mapping[str, str]

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
 
 from redcheck.findings import RULES, Finding
 from redcheck.rootfs import RootFs
@@ -23,6 +22,7 @@ from redpak.family import (
 )
 from redpak.load import REDMAIN
 from redpak.node import ADMIN_FILES, CONFIG_FILES, STATUS_FILE, Node, is_node, read_node
+from redpak.values import dataclass, field, replace
 
 
 @dataclass

@@ -11,7 +11,6 @@ from __future__ import annotations
 import base64
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from typing import Any, Protocol
 
 import rpm
@@ -25,6 +24,7 @@ from redpak.errors import RedpakError
 from redpak.family import Main
 from redpak.files import write_file_atomic
 from redpak.node import ADMIN_FILES, CONFIG_FILES, NodeState, is_node, read_status, write_status
+from redpak.values import replace
 from redrpm.rpmdb import create_rpmdb, make_readable
 from redsys.trees import remove_tree
 

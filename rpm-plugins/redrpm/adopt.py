@@ -13,7 +13,6 @@ import struct
 import tempfile
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import rpm
@@ -21,6 +20,7 @@ import rpm
 from redpak.errors import RedpakError
 from redpak.family import Main
 from redpak.osrelease import read_os_release
+from redpak.values import dataclass
 from redrpm.rpmdb import header_stream, import_headers, make_readable, read_names
 from redsys.run import run
 

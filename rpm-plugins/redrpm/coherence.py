@@ -11,13 +11,13 @@ import os
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import rpm
 
 from redpak.errors import RedpakError
 from redpak.node import Node, read_node
+from redpak.values import dataclass
 from redrpm.rpmdb import Member, copy_member, open_rpmdb, read_index
 
 # Of no concern: room on the disk, packages "already installed", package files (there are none).

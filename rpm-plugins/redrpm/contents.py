@@ -10,12 +10,12 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Any
 
 import rpm
 
 from redpak.errors import RedpakError
+from redpak.values import dataclass
 from redrpm.rpmdb import nevra
 
 # Made fresh for each view (design section 3.3): what lands there is not kept.

@@ -14,11 +14,11 @@ import stat
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Optional
 
 from redpak.errors import RedpakError
+from redpak.values import dataclass, field
 from redrpm.contents import VOLATILE_TOPS
 from redrpm.journal import Metadata, Step, StepKind
 from redrpm.stage import Stage

@@ -15,12 +15,12 @@ import os
 import shutil
 import stat
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from enum import Enum
 from itertools import groupby
 from typing import Optional
 
 from redpak.errors import RedpakError
+from redpak.values import dataclass
 from redrpm.running import find_oldest_start, is_in_use, keep_layers_only, leave_layers
 from redrpm.stage import Stage
 from redsys import libc

@@ -5,10 +5,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
 
 from redpak.family import Family
+from redpak.values import dataclass
 from redrpm.journal import Step, StepKind
 
 
@@ -20,10 +19,6 @@ class FilePlan:
     replaced: Sequence[str]
     removed: Sequence[str]
     size_change: int
-
-    def to_message(self) -> dict[str, Any]:
-        """The plan as JSON knows it."""
-        return asdict(self)
 
 
 def plan_files(node: str, stage: str, steps: Sequence[Step], state: Collection[str]) -> FilePlan:

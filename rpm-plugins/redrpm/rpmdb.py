@@ -15,13 +15,13 @@ import sqlite3
 import tempfile
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, replace
 from typing import Any, Optional
 
 import rpm
 
 from redpak.errors import RedpakError
 from redpak.family import Family
+from redpak.values import dataclass, replace
 from redrpm.rows import copy_rows, is_sqlite
 from redsys.run import run
 from redsys.trees import remove_tree

@@ -6,9 +6,9 @@ from __future__ import annotations
 import errno
 import os
 import shutil
-from dataclasses import dataclass
 
 from redpak.errors import RedpakError
+from redpak.values import dataclass
 from redsys.trees import remove_tree
 
 

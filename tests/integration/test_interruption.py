@@ -98,8 +98,8 @@ def test_a_commit_killed_at_every_single_change_is_finished_by_the_next_command(
         left = {name.split(".")[0] for name in os.listdir(bench.node.path / ".redpak")}
         assert left == {"previous", "family-rpmdb"}, f"killed before change {point}"
         found = snapshot_tree(bench.node.path, without=("var/cache", "var/log", ".redpak"))
-        for place in (".", "var/lib/dnf", "var/lib/rpm"):
-            del found[place]  # their time is that of the recovery
+        for place in (".", "var/lib/dnf", "var/lib/dnf/libdnf5", "var/lib/rpm"):
+            found.pop(place, None)  # their time is that of the recovery
         expected = expected or found
         assert found == expected, f"killed before change {point}"
         if not killed:

@@ -1,0 +1,77 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Options that red-manager keeps: written into files that people keep, too."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from reddnf.repofiles import prepare_repository, save_options, set_enabled
+from redpak.errors import RedpakError
+from redpak.node import Node, read_node
+
+REPO = """\
+# mine
+[one]
+name=One
+baseurl=file:///one
+  file:///other
+enabled = 1
+
+[two]
+baseurl=file:///two
+"""
+
+
+@pytest.fixture
+def node(tmp_path: Path) -> Node:
+    (tmp_path / "etc/yum.repos.d").mkdir(parents=True)
+    (tmp_path / "etc/yum.repos.d/x.repo").write_text(REPO)
+    (tmp_path / "etc/redpack.yaml").write_text("headers: {alias: n, name: n}\n")
+    (tmp_path / ".rednode.yaml").write_text(
+        f"state: Enable\nrealpath: {tmp_path}\ntimestamp: 1\n"
+    )
+    return read_node(str(tmp_path))
+
+
+def repo_text(node: Node) -> str:
+    return Path(node.repos_dir, "x.repo").read_text()
+
+
+def test_an_option_is_changed_where_it_stands(node: Node) -> None:
+    set_enabled(node, ["one"], enabled=False)
+    assert repo_text(node) == REPO.replace("enabled = 1", "enabled=0")
+
+
+def test_a_new_option_goes_behind_the_others_of_its_section(node: Node) -> None:
+    save_options(node, {}, {"*": {"priority": "7"}}, lambda _name: True)
+    text = repo_text(node)
+    assert "enabled = 1\npriority=7\n" in text
+    assert text.endswith("baseurl=file:///two\npriority=7\n")
+
+
+def test_a_value_over_several_lines_is_replaced_as_a_whole(node: Node) -> None:
+    save_options(node, {}, {"one": {"baseurl": "file:///new"}}, lambda _name: True)
+    assert "name=One\nbaseurl=file:///new\nenabled = 1\n" in repo_text(node)
+
+
+def test_options_of_dnf_itself_go_into_the_nodes_dnf_conf(node: Node) -> None:
+    save_options(node, {"gpgcheck": "0"}, {}, lambda _name: True)
+    save_options(node, {"gpgcheck": "1", "best": "1"}, {}, lambda _name: True)
+    assert Path(node.path, "etc/dnf/dnf.conf").read_text() == "[main]\ngpgcheck=1\nbest=1\n"
+
+
+def test_an_unknown_option_or_repository_changes_nothing(node: Node) -> None:
+    with pytest.raises(RedpakError, match="dnf has no option nope"):
+        save_options(node, {"nope": "1"}, {"one": {"priority": "1"}}, lambda n: n != "nope")
+    with pytest.raises(RedpakError, match="no repository three in node n"):
+        save_options(node, {"best": "1"}, {"three": {"priority": "1"}}, lambda _name: True)
+    assert repo_text(node) == REPO
+    assert not Path(node.path, "etc/dnf/dnf.conf").exists()
+
+
+@pytest.mark.parametrize("source", ["x.repo", "gopher://x/y.repo", "http://x y/", "rubbish"])
+def test_what_is_no_repository_is_refused(source: str) -> None:
+    with pytest.raises(RedpakError, match=source.split(" ")[0]):
+        prepare_repository(source)

@@ -18,12 +18,6 @@ from redpak.files import write_file_atomic
 from redpak.values import dataclass
 from redsys.run import run as run_tool
 
-OPTIONS = (
-    ("--freeze", "FILE", "write a manifest of every node at and below DIR: configuration and exact"
-     " packages"),
-    ("--thaw", "FILE", "build the nodes of a manifest at DIR, from it and the repositories that it"
-     " names"),
-)  # fmt: skip
 Tell = Callable[[str], None]
 
 

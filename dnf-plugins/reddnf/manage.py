@@ -7,10 +7,11 @@ Knows no dnf: dnf4's command and the plugin of dnf5 are shells around it.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 from reddnf import freezing
+from reddnf.manager_options import ACTIONS, option_value
 from reddnf.repofiles import (
     RepositoryFile,
     add_repository,
@@ -27,32 +28,6 @@ from redrpm.locking import Notify, lock_family
 from redrpm.owner import become_owner, check_path
 from redrpm.rollback import roll_back
 from redrpm.rpmdb import create_rpmdb
-
-# Of every red- command: name, metavar or "", help.
-_ACTIONS = (
-    ("--create", "make the directory DIR of --redpath a node"),
-    ("--update", "accept where a node is now, or (with --template) write its configuration again"),
-    ("--adopt", "register what a core OS without rpm packages provides"),
-    ("--recover", "finish or throw away what a killed command left"),
-    ("--rollback", "return to what the node was before its last transaction"),
-    ("--save", "keep the options given with --setopt"),
-    ("--dump", "print dnf's options and repositories as the node has them"),
-    ("--dump-variables", "print dnf's variables as the node has them"),
-    ("--repo-enable", "enable the REPOs for good (red-dnf: --enable)"),
-    ("--repo-disable", "disable the REPOs for good (red-dnf: --disable)"),
-)
-_VALUES = (
-    ("--alias", "NAME", "short name of the node, unique in its family"),
-    ("--template", "NAME", "configuration to start from: a name or a file (default: default)"),
-    ("--template-admin", "NAME", "the same for the administrative configuration"),
-    ("--name", "NAME", "globally unique name of the node (default: a new UUID)"),
-    ("--info", "TEXT", "what the node is, for people"),
-    ("--state", "|".join(state.value for state in NodeState), "set what the node is fit for"),
-    ("--add-repo", "URL|FILE.repo", "give the node a repository (any number of times)"),
-    *freezing.OPTIONS,
-)  # fmt: skip
-
-
 
 
 class FrontEnd(Protocol):
@@ -74,31 +49,8 @@ class FrontEnd(Protocol):
         """How this dnf is started once more."""
 
 
-def declare_options(parser: Any) -> None:
-    """Declare the options of red-manager, but for those of every red- command."""
-    for option, text in _ACTIONS:
-        parser.add_argument(option, action="store_true", help=text)
-    for option, metavar, text in _VALUES:
-        settings: dict[str, Any] = {"metavar": metavar, "help": text}
-        if option == "--state":
-            del settings["metavar"]
-            settings |= {"choices": metavar.split("|"), "type": str.capitalize}
-        elif option == "--add-repo":
-            settings |= {"action": "append", "default": []}
-        parser.add_argument(option, **settings)
-    parser.add_argument("repositories", nargs="*", metavar="REPO", help="a repository's id")
-
-
-def list_options() -> Iterator[tuple[str, str, str]]:
-    """Name without dashes, metavar or "", and help of each of those options."""
-    for option, text in _ACTIONS:
-        yield option[2:], "", text
-    for option, metavar, text in _VALUES:
-        yield option[2:], metavar, text
-
-
 class Manager:
-    """One run does one or more of _ACTIONS, in that order.
+    """One run does one or more of ACTIONS, in that order.
 
     ``opts`` has what declare_options() and the options of every red- command put there, ``main``
     and ``repos`` are what --setopt says, of dnf itself and by repository. ``say`` prints a line
@@ -185,7 +137,7 @@ class Manager:
 
     def _check_options(self) -> None:
         opts = self._opts
-        chosen = [option for option, _text in _ACTIONS if _value(opts, option)]
+        chosen = [option for option, _text in ACTIONS if option_value(opts, option)]
         if not chosen and not opts.add_repo and not opts.state:
             raise RedpakError("nothing to do", hint="see red-manager --help")
         if opts.create and opts.update:
@@ -246,10 +198,6 @@ class Manager:
         for repository in repositories:
             path = add_repository(node, repository)
             self._say(f"Repository added to node {node.alias}: {path}")
-
-
-def _value(opts: Any, option: str) -> Any:
-    return getattr(opts, option[2:].replace("-", "_"))
 
 
 def _become_owner(redpath: str) -> None:

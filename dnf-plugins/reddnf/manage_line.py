@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from reddnf.dnf5 import Dnf5, tell
-from reddnf.manage import Manager, declare_options
+from reddnf.manage import Manager
+from reddnf.manager_options import declare_options
 from reddnf.options import MANAGER_SUMMARY, declare_node_options
 from redpak.errors import RedpakError
 from redsys.lock import NodeBusyError

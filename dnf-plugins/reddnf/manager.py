@@ -15,7 +15,8 @@ import dnf.conf
 import dnf.exceptions
 
 from reddnf.freezing import Again
-from reddnf.manage import Manager, declare_options
+from reddnf.manage import Manager
+from reddnf.manager_options import declare_options
 from reddnf.node_command import configure_repositories
 from reddnf.options import MANAGER_SUMMARY, declare_node_options
 from reddnf.session import tell

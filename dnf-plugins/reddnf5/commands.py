@@ -12,7 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Optional
 
-from reddnf.manage import list_options
+from reddnf.manager_options import list_options
 from reddnf.options import NODE_OPTIONS
 
 NO_PLUGIN = (

@@ -15,7 +15,6 @@ from typing import Any, Callable, NoReturn, Optional
 
 import libdnf5
 
-from reddnf.standalone import RUNNERS
 from reddnf5.arguments import NodeArguments
 from reddnf5.commands import CHECK, MANAGER, NO_PLUGIN, VARIABLE
 from reddnf5.work import NodeWork
@@ -93,10 +92,18 @@ class RedpakPlugin(libdnf5.plugin.IPlugin2_1):
             return str(variables.get_value(name)) if variables.contains(name) else None
 
         argv = command_line()
-        own = next((word for word in argv[1:] if word in RUNNERS), None)
-        if own and variable(f"{VARIABLE}command") in (MANAGER, CHECK):
-            leave(RUNNERS[own]([word for word in argv[1:] if word != own]))
+        if variable(f"{VARIABLE}command") in (MANAGER, CHECK):
+            self._run_own(argv[1:])
         self._work = NodeWork(base, NodeArguments.read(variable, argv))
+
+    @staticmethod
+    def _run_own(arguments: list[str]) -> NoReturn:
+        """Carry out a command that is no twin, by itself."""
+        from reddnf.standalone import RUNNERS
+
+        name = next(word for word in arguments if word in RUNNERS)
+        arguments.remove(name)
+        leave(RUNNERS[name](arguments))
 
     @_hook
     def repos_configured(self) -> None:

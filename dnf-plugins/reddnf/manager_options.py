@@ -1,0 +1,63 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The options of red-manager, declared once for dnf4 and dnf5."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from redpak.node import NodeState
+
+ACTIONS = (
+    ("--create", "make the directory DIR of --redpath a node"),
+    ("--update", "accept where a node is now, or (with --template) write its configuration again"),
+    ("--adopt", "register what a core OS without rpm packages provides"),
+    ("--recover", "finish or throw away what a killed command left"),
+    ("--rollback", "return to what the node was before its last transaction"),
+    ("--save", "keep the options given with --setopt"),
+    ("--dump", "print dnf's options and repositories as the node has them"),
+    ("--dump-variables", "print dnf's variables as the node has them"),
+    ("--repo-enable", "enable the REPOs for good (red-dnf: --enable)"),
+    ("--repo-disable", "disable the REPOs for good (red-dnf: --disable)"),
+)
+_VALUES = (
+    ("--alias", "NAME", "short name of the node, unique in its family"),
+    ("--template", "NAME", "configuration to start from: a name or a file (default: default)"),
+    ("--template-admin", "NAME", "the same for the administrative configuration"),
+    ("--name", "NAME", "globally unique name of the node (default: a new UUID)"),
+    ("--info", "TEXT", "what the node is, for people"),
+    ("--state", "|".join(state.value for state in NodeState), "set what the node is fit for"),
+    ("--add-repo", "URL|FILE.repo", "give the node a repository (any number of times)"),
+    ("--freeze", "FILE", "write a manifest of every node at and below DIR: configuration and exact"
+     " packages"),
+    ("--thaw", "FILE", "build the nodes of a manifest at DIR, from it and the repositories that it"
+     " names"),
+)  # fmt: skip
+
+
+def declare_options(parser: Any) -> None:
+    """Declare the options of red-manager, but for those of every red- command."""
+    for option, text in ACTIONS:
+        parser.add_argument(option, action="store_true", help=text)
+    for option, metavar, text in _VALUES:
+        settings: dict[str, Any] = {"metavar": metavar, "help": text}
+        if option == "--state":
+            del settings["metavar"]
+            settings |= {"choices": metavar.split("|"), "type": str.capitalize}
+        elif option == "--add-repo":
+            settings |= {"action": "append", "default": []}
+        parser.add_argument(option, **settings)
+    parser.add_argument("repositories", nargs="*", metavar="REPO", help="a repository's id")
+
+
+def list_options() -> Iterator[tuple[str, str, str]]:
+    """Name without dashes, metavar or "", and help of each of those options."""
+    for option, text in ACTIONS:
+        yield option[2:], "", text
+    for option, metavar, text in _VALUES:
+        yield option[2:], metavar, text
+
+
+def option_value(opts: Any, option: str) -> Any:
+    """What ``opts`` has for an option that is written ``option``."""
+    return getattr(opts, option[2:].replace("-", "_"))

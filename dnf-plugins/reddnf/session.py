@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import logging
+import logging.handlers
 import time
 from typing import Any
 
@@ -137,9 +138,24 @@ def open_session(
     """
     if not changing:
         return DnfSession(ReadSession(family, notify=tell, wait=wait))
-    return DnfSession(
-        WriteSession(family, notify=tell, wait=wait, force=force, forced=forced, plan=plan)
+    session = WriteSession(
+        family, notify=tell, wait=wait, force=force, forced=forced, plan=plan
     )
+    _stop_rotation()
+    return DnfSession(session)
+
+
+def _stop_rotation() -> None:
+    """Leave the rotation of dnf's logs to processes of the host.
+
+    Its lock file (dnf.logging, /var/log/log_lock.pid) names a process; ours is number 1 of its
+    namespace. Killed while it rotates, it would leave a lock that nobody takes for stale, and
+    every dnf of the machine would wait for it for ever.
+    """
+    named = [logging.getLogger(name) for name in logging.root.manager.loggerDict]
+    for handler in {handler for each in named for handler in each.handlers}:
+        if isinstance(handler, logging.handlers.RotatingFileHandler):
+            handler.maxBytes = 0
 
 
 def releasever(node: Node, root: str) -> str:

@@ -245,3 +245,16 @@ def test_a_broken_descendant_is_named_and_can_be_overridden(
     assert f"{child.path}" in done.stderr and "it cannot be checked" in done.stderr
     parent.dnf("red-install", "-y", "plain", "--force")
     assert os.stat(child.path / ".rednode.yaml").st_uid == actor.uid
+
+
+def test_no_contained_dnf_rotates_the_logs_of_the_machine(
+    actor: Actor, pool: Path
+) -> None:
+    """Its lock would name process 1 of a namespace, which is never taken for dead."""
+    build_rpm(pool.parent / "r", "tiny", files={"/usr/share/tiny": "x\n"})
+    node = make_node(actor, pool / "node", "node", create_repository(pool.parent / "r"))
+    logs = pool / "logs"
+    actor.check(["mkdir", str(logs)])
+    node.dnf("red-install", "-y", f"--setopt=logdir={logs}", "--setopt=log_size=1", "tiny")
+    # Every line of the host's process began a new file; the transaction's are all in one.
+    assert len((logs / "dnf.log").read_text().splitlines()) > 5

@@ -75,6 +75,7 @@ bool signal_tool_works(pid_t pid);
 
 /* mounts.c */
 bool has_mount_calls(void);
+bool in_user_namespace(void);
 bool sources_open(const struct plan *plan);
 int make_namespace_and_mounts(const struct plan *plan);
 void mount_outputs(const struct plan *plan);

@@ -211,7 +211,7 @@ static int make_file(const char *target, int from)
     return close(fd) | close(point);
 }
 
-static bool in_user_namespace(void)
+bool in_user_namespace(void)
 {
     unsigned inside, outside, count;
     char line[80];

@@ -78,12 +78,51 @@ void close_source(struct source *source)
     *source = (struct source){0};
 }
 
+static bool is_layer_above(const struct record *record, const char *point)
+{
+    for (int at = 3; record->verb == OVERLAY && at + 1 < record->count; at += 2) {
+        const char *layer = record->field[at];
+        if (is_below(point, layer) && strcmp(point, layer) != 0)
+            return true;
+    }
+    return false;
+}
+
+/* Whether nothing has been mounted below a layer since: in a user namespace overlayfs refuses that
+ * (redwrap/refusals.py goes round it). */
+static bool layers_are_clear(const struct plan *plan)
+{
+    char *text, *line, *next, *field;
+    size_t length;
+    int fd;
+
+    if (find_record(plan, RUNNING) == NULL || (geteuid() == 0 && !in_user_namespace()))
+        return true;
+    if ((fd = open("/proc/self/mountinfo", O_RDONLY | O_CLOEXEC)) < 0 ||
+        read_all(fd, &text, &length) < 0)
+        return false;
+    close(fd);
+    for (line = text; line != NULL && *line != '\0'; line = next) {
+        if ((next = strchr(line, '\n')) != NULL)
+            *next++ = '\0';
+        for (int at = 0; at < 5; at++)
+            field = strsep(&line, " "); /* the fifth is the mount point */
+        for (size_t at = 0; field != NULL && at < plan->count; at++) {
+            if (is_layer_above(&plan->records[at], field))
+                return false;
+        }
+    }
+    return true;
+}
+
 /* Whether every source can be opened: a warm launch that finds otherwise leaves the explanation to
  * the cold one. What is mounted is opened again in the namespace that it is mounted in. */
 bool sources_open(const struct plan *plan)
 {
     struct source source;
 
+    if (!layers_are_clear(plan))
+        return false;
     for (size_t at = 0; at < plan->count; at++) {
         const struct record *record = &plan->records[at];
         if (!is_mount(record))
@@ -201,7 +240,7 @@ int take_mark(const struct record *record, int *slot)
     if (fd < 0) {
         *slot = 0;
         fd = open_in(state, ".", O_RDONLY, NO_SYMLINKS);
-        if (fd < 0 || flock(fd, LOCK_SH | LOCK_NB) < 0)
+        if (fd < 0 || flock(fd, LOCK_SH) < 0) /* a commit may look at this moment */
             fail(FAILED, "%s: cannot mark that an application runs: %s", record->field[0],
                  strerror(errno));
     }

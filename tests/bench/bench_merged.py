@@ -3,7 +3,8 @@
 
 python3 tests/bench/bench_merged.py [--rounds=N]: prints a table. A parent and a child with the same
 packages, once of each template; the variants run interleaved. Figures are ms: medians, and the
-median of the differences of each round. The bar is 3 ms.
+median of the differences of each round. The bar is 3 ms. On a busy machine, as root,
+`chrt -f 20 python3 ...` keeps the others' moods out.
 """
 
 from __future__ import annotations

@@ -217,6 +217,7 @@ def test_a_mount_point_below_a_layer_is_gone_round(child: Wrapped, parent: Wrapp
     script = ("parent; child; ls /usr/share/part /usr/lib/part /usr/share/part/point; "
               "cat /usr/share/part/link; touch /etc/fine; "
               "[ -e /usr/lib/os-release ] && [ -e /usr/share/misc ] && date >/dev/null")
+    assert [child.shell("parent; child").split() for _ in range(2)] == [["parent", "child"]] * 2
     for _ in range(2):
         done = red_wrap_below(child, mounts, "sh", "-c", script)
         assert done.returncode == 0, done

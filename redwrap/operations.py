@@ -178,7 +178,8 @@ class Overlay(Mount):
         for directory, _ in reversed(self.layers):
             words += ("--overlay-src", directory)
         if self.writes:
-            return (*words, "--overlay", f"{self.writes}/upper", f"{self.writes}/work", self.mount)
+            return (*words, "--overlay", f"{self.writes}/upper", f"{self.writes}/work.0",
+                    self.mount)
         return (*words, "--ro-overlay", self.mount)
 
     def describe(self) -> str:

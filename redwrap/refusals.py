@@ -141,10 +141,15 @@ def _remove_work(work: str) -> None:
 def _try_all(overlays: Sequence[Overlay], writer: int) -> None:
     """In a child: mount each overlay in a namespace of its own, write the number of the first that
     is refused, with errno."""
+    entered = False
     try:
         at, as_root = 0, is_host_root()
-        _enter_namespaces()
-        libc.mount("none", "/", "", libc.MS_REC | libc.MS_PRIVATE)
+        with contextlib.suppress(OSError):
+            _enter_namespaces()
+            libc.mount("none", "/", "", libc.MS_REC | libc.MS_PRIVATE)
+            entered = True
+        if not entered:
+            return  # the launcher says what is wrong with namespaces
         for overlay in overlays:
             _try(overlay, as_root=as_root)
             at += 1

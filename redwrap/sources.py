@@ -151,7 +151,8 @@ def _prepare_overlay(overlay: Overlay) -> None:
                           "create it, or take the entry out of the configuration")
     if overlay.writes:
         try:
-            os.makedirs(f"{overlay.writes}/upper", exist_ok=True)
+            for part in ("upper", "work.0"):
+                os.makedirs(f"{overlay.writes}/{part}", exist_ok=True)
         except OSError as err:
             raise _refuse(overlay.origin, f"mount {overlay.mount}: cannot create "
                           f"{overlay.writes}/upper: {err.strerror}",

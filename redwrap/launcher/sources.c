@@ -82,7 +82,7 @@ static bool is_layer_above(const struct record *record, const char *point)
 {
     for (int at = 3; record->verb == OVERLAY && at + 1 < record->count; at += 2) {
         const char *layer = record->field[at];
-        if (is_below(point, layer) && strcmp(point, layer) != 0)
+        if (is_below(point, layer))
             return true;
     }
     return false;
@@ -92,27 +92,25 @@ static bool is_layer_above(const struct record *record, const char *point)
  * (redwrap/refusals.py goes round it). */
 static bool layers_are_clear(const struct plan *plan)
 {
-    char *text, *line, *next, *field;
-    size_t length;
-    int fd;
+    char *line = NULL, *rest, *field = NULL;
+    bool clear = true;
+    size_t room = 0;
 
     if (find_record(plan, RUNNING) == NULL || (geteuid() == 0 && !in_user_namespace()))
         return true;
-    if ((fd = open("/proc/self/mountinfo", O_RDONLY | O_CLOEXEC)) < 0 ||
-        read_all(fd, &text, &length) < 0)
+    FILE *mounts = fopen("/proc/self/mountinfo", "re");
+    if (mounts == NULL)
         return false;
-    close(fd);
-    for (line = text; line != NULL && *line != '\0'; line = next) {
-        if ((next = strchr(line, '\n')) != NULL)
-            *next++ = '\0';
+    while (clear && getline(&line, &room, mounts) > 0) {
+        rest = line;
         for (int at = 0; at < 5; at++)
-            field = strsep(&line, " "); /* the fifth is the mount point */
-        for (size_t at = 0; field != NULL && at < plan->count; at++) {
-            if (is_layer_above(&plan->records[at], field))
-                return false;
-        }
+            field = strsep(&rest, " "); /* the fifth is the mount point */
+        for (size_t at = 0; field != NULL && at < plan->count; at++)
+            clear = clear && !is_layer_above(&plan->records[at], field);
     }
-    return true;
+    free(line);
+    fclose(mounts);
+    return clear;
 }
 
 /* Whether every source can be opened: a warm launch that finds otherwise leaves the explanation to

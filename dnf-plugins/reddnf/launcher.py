@@ -111,7 +111,7 @@ def _run_dnf5(arguments: list[str]) -> NoReturn:
     """Become dnf5, with our plugin wherever it is; what needs no dnf5 is done here."""
     from reddnf.standalone import RUNNERS
 
-    program = shutil.which("dnf5")
+    program = shutil.which("dnf5") or shutil.which("dnf5", path=os.defpath)
     if not program or not importlib.util.find_spec("libdnf5"):
         raise RedpakError("dnf5 is not installed", hint="install dnf5 and python3-libdnf5")
     for name in [name for name in os.environ if name.startswith("PYTHON")]:

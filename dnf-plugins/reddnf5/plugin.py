@@ -137,9 +137,9 @@ class RedpakPlugin(libdnf5.plugin.IPlugin2_1):
             self._work.assemble(transaction)
 
     @_hook
-    def post_transaction(self, _transaction: Any) -> None:
+    def post_transaction(self, transaction: Any) -> None:
         """rpm is done: make the node what the stage is."""
-        if self._work and not self._work.commit():
+        if self._work and not self._work.commit(transaction):
             leave(0)
 
     @_hook

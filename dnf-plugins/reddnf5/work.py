@@ -10,6 +10,7 @@ import libdnf5
 
 from reddnf.dnf5 import read_options, tell
 from reddnf5.arguments import NodeArguments
+from redpak.errors import RedpakError
 from redpak.expand import Caller
 from redpak.family import Family, load_family, load_main, resolve_redpath
 from redpak.merge import merge_family
@@ -78,12 +79,12 @@ class NodeWork:
         if not effective.tags.gpgcheck:
             return
         config = self._base.get_config()
-        config.gpgcheck = True
+        _insist_on_signatures(config)
         config.localpkg_gpgcheck = True
         repos = libdnf5.repo.RepoQuery(self._base)
         repos.filter_enabled(True)
         for repo in repos:
-            repo.get_config().gpgcheck = True
+            _insist_on_signatures(repo.get_config())
 
     def exclude_ancestors(self) -> None:
         """Hide every available package that would replace one of an ancestor."""
@@ -154,8 +155,22 @@ class NodeWork:
         outgoing = [package.get_rpmdbid() for package in _outgoing(transaction)]
         self._session.assemble(files, outgoing)
 
-    def commit(self) -> bool:
-        """Make the node what the view is; False when that was only planned. Raises RedpakError."""
+    def commit(self, transaction: Any) -> bool:
+        """Make the node what the view is; False when that was only planned.
+
+        Where rpm says that something failed, were it a %post, dnf5 calls the transaction failed:
+        then the node stays as it was. Raises RedpakError.
+        """
+        done = self._base.get_transaction_history().get_latest_transaction()
+        if done.get_state() != libdnf5.transaction.TransactionState_OK:
+            for line in transaction.get_rpm_messages():
+                tell(f"[RPM] {line}")
+            if isinstance(self._session, WriteSession):
+                self._session.check_complete()
+            raise RedpakError(
+                f"nothing was changed in node {self._session.family.leaf.alias}: the rpm"
+                " transaction failed", hint="see above",
+            )  # fmt: skip
         note_writer(self._session.root, DNF5)
         return self._session.commit()
 
@@ -174,6 +189,12 @@ def _open_session(family: Family, arguments: NodeArguments, exit_on_lock: bool) 
     return WriteSession(
         family, notify=tell, wait=wait, force=arguments.force, forced=forced, plan=arguments.plan
     )
+
+
+def _insist_on_signatures(config: Any) -> None:
+    # Of 5.3 and later; merely asking for the old name prints a warning there.
+    name = "pkg_gpgcheck" if hasattr(type(config), "pkg_gpgcheck") else "gpgcheck"
+    setattr(config, name, True)
 
 
 def _outgoing(transaction: Any) -> list[Any]:

@@ -55,7 +55,9 @@ def adopt_core_os(main: Main) -> Adoption:
     sonames = sorted(_find_sonames())
     programs = sorted(_find_programs())
     release = read_os_release()
-    header = _make_header(release, [*sonames, *_ALWAYS, *programs])
+    accounts = [*(f"user({name})" for name in sorted(_names_in("/etc/passwd"))),
+                *(f"group({name})" for name in sorted(_names_in("/etc/group")))]
+    header = _make_header(release, [*sonames, *_ALWAYS, *programs, *accounts])
     try:
         os.makedirs(directory, mode=0o755, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=directory, prefix=".adopt-") as fresh:
@@ -133,3 +135,13 @@ def _find_programs() -> set[str]:
         if os.path.isdir(directory):
             found.update(f"{directory}/{name}" for name in os.listdir(directory))
     return found
+
+
+def _names_in(path: str) -> set[str]:
+    """The accounts of passwd(5) or group(5): rpm 6 has packages require the owners of files."""
+    try:
+        with open(path, encoding="utf-8", errors="replace") as stream:
+            names = {line.partition(":")[0].strip() for line in stream}
+    except OSError:
+        return set()
+    return {name for name in names if name and not name.startswith(("#", "+", "-"))}

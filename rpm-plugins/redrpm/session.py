@@ -150,7 +150,7 @@ class WriteSession(Session):
         rpm leaves out a package whose scriptlet or payload fails, and goes on: such a transaction
         is refused as a whole. Raises RedpakError.
         """
-        self._check_complete()
+        self.check_complete()
         if self._plan:
             print(describe_plan(self.family, self._contained.plan(), self._scriptlets))
             return False
@@ -159,7 +159,8 @@ class WriteSession(Session):
         self.committed = True
         return True
 
-    def _check_complete(self) -> None:
+    def check_complete(self) -> None:
+        """Refuse a transaction of which rpm left packages out. Raises RedpakError."""
         with open_rpmdb(self._family_rpmdb.directory) as ts:
             failed = [
                 label

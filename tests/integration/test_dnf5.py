@@ -14,7 +14,7 @@ import pytest
 from support.actors import Actor, describe
 from support.frontends import is_dnf5
 from support.nodes import TestNode, make_node
-from support.rpms import build_rpm, create_repository
+from support.rpms import RpmFile, build_rpm, create_repository
 
 if not is_dnf5():
     pytest.skip("dnf4 is under test", allow_module_level=True)
@@ -26,6 +26,8 @@ def repository(session_pool: Path) -> Path:
     build_rpm(directory, "base", files={"/usr/share/base": "x\n"})
     build_rpm(directory, "tool", files={"/usr/bin/tool": "x\n"}, requires=["base"])
     build_rpm(directory, "extra", files={"/usr/share/extra": "x\n"})
+    build_rpm(directory, "fails-post", scriptlets={"post": "exit 3"})
+    build_rpm(directory, "fails-pre", scriptlets={"pre": "exit 3"})
     return create_repository(directory)
 
 
@@ -159,3 +161,31 @@ def test_repositories_are_the_same_for_both(node: TestNode, repository: Path) ->
     assert repo in node.dnf("--dnf=4", "red-repolist")
     node.dnf("--dnf=5", "red-manager", "--save", "--setopt=best=0", f"--setopt={repo}.priority=3")
     assert "priority = 3" in node.dnf("--dnf=4", "red-manager", "--dump", repo)
+
+
+@pytest.mark.parametrize(
+    ("package", "message"),
+    [
+        # For dnf4 that is a warning; dnf5 says that the transaction failed.
+        ("fails-post", "nothing was changed in node node: the rpm transaction failed"),
+        ("fails-pre", "nothing was changed in node node, these packages failed: fails-pre-1.0-1"),
+    ],
+)
+def test_what_dnf5_calls_failed_leaves_the_node_as_it_was(
+    node: TestNode, package: str, message: str
+) -> None:
+    node.fails("red-install", "-y", package, message=message)
+    node.fails("red-install", "-y", "tool", package, message=message)
+    assert node.packages() == []
+
+
+def test_accounts_of_the_core_os_may_own_files(
+    node: TestNode, pool_root: Path
+) -> None:
+    """rpm 6 has packages require the owners of their files."""
+    directory = pool_root / "owned"
+    files = {"/usr/share/owned": RpmFile("x\n", owner="daemon", group="daemon")}
+    build_rpm(directory, "owned", files=files)
+    node.dnf("red-manager", f"--add-repo={create_repository(directory)}")
+    node.install("owned")
+    assert node.packages() == ["owned"]

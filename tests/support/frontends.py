@@ -27,3 +27,8 @@ def already_installed(nevra: str) -> str:
 def mark_as_dependency(package: str) -> list[str]:
     """The command that makes a package one that nobody asked for."""
     return ["red-mark", "-y", "dependency" if is_dnf5() else "remove", package]
+
+
+def unsigned(dnf4: str) -> str:
+    """What dnf says of a package whose signature it does not accept."""
+    return "Signature verification failed" if is_dnf5() else dnf4

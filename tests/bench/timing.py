@@ -37,6 +37,15 @@ class Peak:
 
 
 @dataclass(frozen=True)
+class Cost:
+    """Seconds: on the wall, and of all processors by all processes of a command, which the load of
+    the machine changes less."""
+
+    wall: float
+    cpu: float
+
+
+@dataclass(frozen=True)
 class Tools:
     """A private installation of the checkout, and who runs it."""
 
@@ -54,6 +63,16 @@ class Tools:
         start = perf_counter()
         self.actor.check(argv)
         return perf_counter() - start
+
+    def cost(self, argv: Sequence[str]) -> Cost:
+        """Run argv, insist on success; the time it took."""
+        start = perf_counter()
+        process = self.actor.popen(argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        _, status, usage = os.wait4(process.pid, 0)
+        wall = perf_counter() - start
+        process.returncode = os.waitstatus_to_exitcode(status)
+        assert process.returncode == 0, argv
+        return Cost(wall, usage.ru_utime + usage.ru_stime)
 
     def peak(self, argv: Sequence[str]) -> Peak:
         """Run argv, insist on success; the memory it took."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import random
+import signal
 import subprocess
 import traceback
 from itertools import count
@@ -18,9 +19,10 @@ import pytest
 from redpak.node import read_node
 from redrpm.locking import recover
 from redsys import libc
-from support.actors import Actor
+from support.actors import Actor, describe
 from support.dying import Fuse
 from support.interruption import (
+    FINISHED,
     SCENARIOS,
     VICTIMS,
     Bench,
@@ -34,6 +36,7 @@ from support.trees import snapshot_tree
 
 KILLS = 2  # in each scenario, by the clock, and one more within the commit
 CHANGES = 50  # that each of their commits makes, at least
+CHILD_STEP = 9  # only each of so many changes, in the commit, has a kill of the child alone
 CLEANING_STEP = 17  # only each of so many changes, after the commit, has a kill
 NEXT_COMMANDS = (
     ("red-list", "--installed"),
@@ -106,6 +109,25 @@ def test_a_commit_killed_at_every_single_change_is_finished_by_the_next_command(
             break
     assert point > 100
     bench.check("red-list", "--installed")
+
+
+def test_a_child_killed_in_its_commit_is_finished_by_its_supervisor(
+    actor: Actor, pool: Path, repository: Path, tools: Tools
+) -> None:
+    scenario = next(each for each in SCENARIOS if each.name == "install")
+    bench = Bench(make_node(actor, pool / "node", "node", repository), scenario, tools)
+    bench.count_changes()
+    finished = []
+    for point in range(0, bench.child_changes, CHILD_STEP):
+        bench.restore()
+        done = actor.run(bench.dying_child_command(point))
+        assert done.returncode == 128 + signal.SIGKILL, describe(done)
+        assert not bench.stage.exists() and not bench.journal.exists()
+        finished.append(FINISHED in done.stderr)
+        # Before the journal nothing was to be finished; the child's own end comes after it.
+        outcome = bench.check("red-list", "--installed")
+        assert outcome == ("new" if finished[-1] or any(finished) else "old")
+    assert finished.count(True) > 2 and not finished[0]
 
 
 def test_a_supervisor_killed_while_it_cleans_up_leaves_the_new_node(

@@ -3,8 +3,9 @@
 
 `dying.py POINT WORDS...` is `red-dnf WORDS...`, ended by SIGKILL right before its POINTth change of
 the file system, counted from the beginning of the commit; sPOINT counts the changes of its
-supervisor. A process that gets to its end says on stderr how many changes it made. Nothing in the
-commit knows of this: the functions by which Python changes files are replaced.
+supervisor, and with cPOINT its contained child alone is killed. A process that gets to its end says
+on stderr how many changes it made. Nothing in the commit knows of this: the functions by which
+Python changes files are replaced.
 """
 
 from __future__ import annotations
@@ -66,16 +67,16 @@ class Fuse:
 
 class ChildFuse(Fuse):
     """The contained child is pid 1, which cannot kill itself: a process outside kills its parent,
-    with which it dies."""
+    with which it dies, or it ``alone``."""
 
-    def __init__(self, point: int) -> None:
+    def __init__(self, point: int, *, alone: bool) -> None:
         super().__init__(point)
         reader, self._writer = os.pipe()
-        victim = os.getpid()
+        parent = os.getpid()
         if os.fork() == 0:
             os.close(self._writer)
             if os.read(reader, 1):
-                os.kill(victim, signal.SIGKILL)
+                os.kill(_other_child(parent) if alone else parent, signal.SIGKILL)
             os._exit(0)
         os.close(reader)
 
@@ -85,9 +86,16 @@ class ChildFuse(Fuse):
             signal.pause()
 
 
+def _other_child(parent: int) -> int:
+    with open(f"/proc/{parent}/task/{parent}/children", encoding="ascii") as stream:
+        return next(pid for pid in map(int, stream.read().split()) if pid != os.getpid())
+
+
 def lay_fuse(point: str) -> None:
     """From here on the contained child of this process, or its supervisor, has a fuse."""
-    fuse = ChildFuse(-1 if point.startswith("s") else int(point))
+    late = point[1:] if point.startswith("s") else "-1"
+    early = "-1" if point.startswith("s") else point.lstrip("c")
+    fuse = ChildFuse(int(early), alone=point.startswith("c"))
     fuse.lay()
     from redrpm import hold, transaction
 
@@ -106,7 +114,6 @@ def lay_fuse(point: str) -> None:
 
     hold.commit = burning_commit
     transaction.NodeTransaction.commit = counted_commit  # type: ignore[method-assign]
-    late = point[1:] if point.startswith("s") else "-1"
     library = os.path.dirname(os.path.dirname(str(transaction.__file__)))
     transaction.supervisor_command = lambda: [
         "/usr/bin/python3", "-B", __file__, "--supervisor", late, library

@@ -248,6 +248,11 @@ class Bench:
         late = point - self.child_changes
         return self._command_with_fuse(f"s{late}" if late >= 0 else str(point), words)
 
+    def dying_child_command(self, point: int) -> list[str]:
+        """The same, but its contained child alone is killed, and only in the commit."""
+        words = [*self.scenario.words, f"--redpath={self.node.path}"]
+        return self._command_with_fuse(f"c{point}", words)
+
     def _command_with_fuse(self, point: str, words: Sequence[str]) -> list[str]:
         if is_dnf5():
             return [*self.tools.dying_dnf5(point), *words]

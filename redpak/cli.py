@@ -81,14 +81,17 @@ def _parser() -> argparse.ArgumentParser:
     check.add_argument("--strict", action="store_true", help="warnings count as errors")
 
     _command(commands, "schema", run_schema, "print the JSON Schema of configuration files")
+    _add_complete(commands)
+    return parser
 
-    # For the shells' completion; without help it is not shown.
+
+def _add_complete(commands: Any) -> None:
+    """For the shells' completion; without help it is not shown."""
     words = commands.add_parser("complete")
     words.set_defaults(run=run_complete)
     words.add_argument("kind")
     words.add_argument("--redpath", default="")
     words.add_argument("word", nargs="?", default="")
-    return parser
 
 
 def _command(commands: Any, name: str, run: Any, summary: str) -> argparse.ArgumentParser:

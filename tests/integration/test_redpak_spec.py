@@ -69,7 +69,8 @@ def test_no_file_is_in_two_packages_and_commands_are_where_they_belong(packages:
     twice = {file: names for file, names in owners.items() if len(names) > 1}
     assert not {file for file in twice if "/licenses/" not in file and "/doc/" not in file}
     assert owners["/usr/bin/red-wrap"] == ["red-wrap"]
-    assert owners["/usr/bin/red-dnf"] == ["python3-dnf-plugin-redpak"]
+    assert owners["/usr/bin/red-rpm"] == ["red-rpm"]
+    assert owners["/usr/bin/red-dnf"] == ["python3-redpak"]
     assert owners["/usr/bin/red-conf"] == ["python3-redpak"]
     assert owners["/etc/redpak/main.yaml"] == ["python3-redpak"]
 

@@ -38,11 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 1
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog=PROGRAM, description="Look at nodes and their merged configuration, make nodes.")
-    commands = parser.add_subparsers(metavar="COMMAND", required=True)
-
+def _declare_create(commands: Any) -> None:
     create = _command(commands, "create", run_create, "make a directory a node")
     create.add_argument("--alias", help="the short name, unique in the family")
     create.add_argument("--template", metavar="NAME|FILE", help="what its configuration is "
@@ -55,6 +51,14 @@ def _parser() -> argparse.ArgumentParser:
                         help="change a node that exists; its headers stay")
     create.add_argument("--force", action="store_true",
                         help="below ancestors that are not enabled or were moved, too")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog=PROGRAM, description="Look at nodes and their merged configuration, make nodes.")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+
+    _declare_create(commands)
 
     tree = _command(commands, "tree", run_tree, "show the nodes with their states")
     tree.add_argument("-v", "--verbose", action="store_true",

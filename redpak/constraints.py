@@ -8,11 +8,16 @@ whether the descendant tried to loosen (and was, for that part, ignored).
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
+from redpak.errors import TYPE_CHECKING
 from redpak.kinds import Share, ShareState, parse_cpus, parse_size
 
-Tighten = Callable[[Any, Any], "tuple[Any, bool]"]
+if TYPE_CHECKING:
+    from typing import Any
+
+    Tighten = Callable[[Any, Any], "tuple[Any, bool]"]
+else:
+    Tighten = object
 
 _RANK = {ShareState.DISABLED: 0, ShareState.JOIN: 1, ShareState.ENABLED: 2}
 

@@ -4,11 +4,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
+from redpak.errors import TYPE_CHECKING
 from redpak.findings import Finding, Origin
 from redpak.schema import Capability, EnvironMode, ExportMode, Tags
 from redpak.values import dataclass, field
+
+if TYPE_CHECKING:
+    from typing import Any
 
 BUILT_IN = Origin("built-in default", 0, 0, "redmain")
 

@@ -8,8 +8,8 @@ import pwd
 import re
 import time
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
+from redpak.errors import TYPE_CHECKING
 from redpak.osrelease import read_os_release
 from redpak.values import dataclass
 

@@ -11,10 +11,13 @@ from __future__ import annotations
 import enum
 import re
 from collections.abc import Callable
-from typing import Any
 
+from redpak.errors import TYPE_CHECKING
 from redpak.findings import closest
 from redpak.values import dataclass, field
+
+if TYPE_CHECKING:
+    from typing import Any
 
 ALIAS = re.compile(r"[A-Za-z0-9+_@.-]+")
 # Not for nodes: the core OS's own, and the directory of private storage beside /nodes/ALIAS.

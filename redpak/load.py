@@ -7,9 +7,8 @@ import enum
 import os
 import re
 from collections.abc import Iterable
-from typing import Any
 
-from redpak.errors import ConfigError, RedpakError
+from redpak.errors import TYPE_CHECKING, ConfigError, RedpakError
 from redpak.findings import Finding, Origin, Severity, did_you_mean
 from redpak.kinds import RESERVED_ALIASES, BadValue, Kind
 from redpak.schema import (
@@ -35,6 +34,9 @@ from redpak.schema import (
     Variable,
 )
 from redpak.yamltree import Mapping, Scalar, Sequence, Tree, parse_tree, read_text
+
+if TYPE_CHECKING:
+    from typing import Any
 
 REDMAIN = "redmain"
 # Variables that steer the dynamic linker never come from the caller (ld.so(8)).

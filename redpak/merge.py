@@ -8,7 +8,6 @@ speak: `_Layers.by_precedence` is the order in which the first to set something 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import NamedTuple
 
 from redpak.effective import (
     EffectiveConfig,
@@ -24,10 +23,11 @@ from redpak.kinds import BadValue, check_path
 from redpak.load import REDMAIN
 from redpak.merge_tags import Speaker, merge_tags
 from redpak.schema import EnvironMode, Export, ExportMode, NodeConfig, Variable
-from redpak.values import replace
+from redpak.values import dataclass, replace
 
 
-class _Layer(NamedTuple):
+@dataclass(frozen=True)
+class _Layer:
     """One file's contribution. `rank` is the age in the family: 0 redmain, 1 the oldest node."""
 
     config: NodeConfig

@@ -5,9 +5,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
-from typing import Any, NamedTuple
 
 from redpak.effective import BUILT_IN, Overridden, Provenance
+from redpak.errors import TYPE_CHECKING
 from redpak.expand import expand, undefined_names
 from redpak.findings import Finding, Origin, Severity
 from redpak.kinds import CAPABILITIES, BadValue, Share, check_path
@@ -21,12 +21,16 @@ from redpak.schema import (
     Tag,
     Tags,
 )
-from redpak.values import replace
+from redpak.values import dataclass, replace
+
+if TYPE_CHECKING:
+    from typing import Any
 
 _SHARES = frozenset(f"share_{namespace}" for namespace in NAMESPACES)
 
 
-class Speaker(NamedTuple):
+@dataclass(frozen=True)
+class Speaker:
     """Who says something about tags: one section of one file, with the names it expands with."""
 
     settings: Settings
@@ -35,7 +39,8 @@ class Speaker(NamedTuple):
     names: Mapping[str, str]
 
 
-class Statement(NamedTuple):
+@dataclass(frozen=True)
+class Statement:
     """What one speaker says about one thing."""
 
     value: Any
@@ -45,7 +50,8 @@ class Statement(NamedTuple):
     places: tuple[Origin, ...] = ()  # of each element, where the value is a list
 
 
-class MergedTags(NamedTuple):
+@dataclass(frozen=True)
+class MergedTags:
     """The effective tags; `violations` are the attempts to loosen a constraint."""
 
     tags: Tags

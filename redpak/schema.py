@@ -10,13 +10,16 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Mapping
-from typing import Any, NamedTuple
 
 from redpak import constraints, kinds
+from redpak.errors import TYPE_CHECKING
 from redpak.findings import Origin as Origin
 from redpak.kinds import Kind, Share
 from redpak.kinds import ShareState as ShareState
 from redpak.values import dataclass, field, fields
+
+if TYPE_CHECKING:
+    from typing import Any
 
 
 class ExportMode(enum.Enum):
@@ -163,7 +166,8 @@ class Headers:
     info: str = ""
 
 
-class Tag(NamedTuple):
+@dataclass(frozen=True)
+class Tag:
     """One key of `config`: `key` is dotted below `cgroups`, `default` None is "not set"."""
 
     key: str
@@ -371,7 +375,8 @@ class AdminConfig:
         return self.owner_uid == 0
 
 
-class Key(NamedTuple):
+@dataclass(frozen=True)
+class Key:
     """One key of a mapping other than `config`: of a section's entries, of the headers."""
 
     name: str

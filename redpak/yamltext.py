@@ -5,9 +5,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any
 
+from redpak.errors import TYPE_CHECKING
 from redpak.values import dataclass
+
+if TYPE_CHECKING:
+    from typing import Any
 
 # What may stand bare in any YAML reader's eyes, and what looks like no text to one.
 _BARE = re.compile(r"[A-Za-z/$.][A-Za-z0-9/$._+%=-]*")

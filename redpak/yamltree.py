@@ -13,12 +13,14 @@ import os
 import re
 import stat
 from collections.abc import Callable, Iterator
-from typing import Any, Union
 
 import yaml
 
-from redpak.errors import ConfigError, RedpakError
+from redpak.errors import TYPE_CHECKING, ConfigError, RedpakError
 from redpak.findings import Finding, Origin, Severity
+
+if TYPE_CHECKING:
+    from typing import Any, Union
 
 MAX_BYTES = 256 * 1024
 MAX_VALUES = 20_000
@@ -63,7 +65,10 @@ class Mapping:
         self.flow = flow  # written as {...}
 
 
-Tree = Union[Scalar, Sequence, Mapping]
+if TYPE_CHECKING:
+    Tree = Union[Scalar, Sequence, Mapping]
+else:
+    Tree = object
 
 # Without libyaml PyYAML has the same events from a parser of its own.
 _Parser: Any = getattr(yaml, "CBaseLoader", yaml.BaseLoader)

@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import fcntl
 import os
-from typing import Callable, Optional
 
-from redpak.errors import RedpakError
+from redpak.errors import TYPE_CHECKING, RedpakError
+
+if TYPE_CHECKING:
+    from typing import Callable, Optional
 
 
 class NodeBusyError(RedpakError):

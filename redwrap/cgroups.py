@@ -11,13 +11,16 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Sequence
-from typing import Any, Optional
 
 from redpak.effective import EffectiveConfig
+from redpak.errors import TYPE_CHECKING
 from redpak.family import Family
 from redpak.schema import TAGS, Tags
 from redwrap.errors import LaunchError
 from redwrap.operations import ControlGroups
+
+if TYPE_CHECKING:
+    from typing import Any, Optional
 
 # An alias has no colon, so no node can have this name.
 PROCESSES = "red-wrap:"

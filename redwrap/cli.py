@@ -6,10 +6,13 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple, Optional, Union
 
-from redpak.errors import RedpakError
+from redpak.errors import TYPE_CHECKING, RedpakError
+from redpak.values import dataclass
 from redwrap.errors import FAILED, LaunchError
+
+if TYPE_CHECKING:
+    from typing import Optional, Union
 
 VERSION = "0.1.0"
 USAGE = "usage: red-wrap --redpath=DIR [OPTION...] [--] COMMAND [ARG...]"
@@ -22,7 +25,8 @@ command cannot be executed, 127 when it does not exist.
 """
 
 
-class Option(NamedTuple):
+@dataclass(frozen=True)
+class Option:
     """One option; `value` names its value, "" for a switch; without `help` it is not shown."""
 
     names: tuple[str, ...]

@@ -11,9 +11,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Optional
 
 from redpak.effective import EffectiveConfig
+from redpak.errors import TYPE_CHECKING
 from redpak.family import Family
 from redpak.node import CONFIG_FILES, STATUS_FILE
 from redpak.schema import EnvironMode
@@ -22,6 +22,9 @@ from redwrap.encode import Record, write_records
 from redwrap.operations import Bind, ControlGroups, Data, Overlay, Seccomp, SmackLabel
 from redwrap.plan import LaunchPlan
 from redwrap.sources import links_to_check
+
+if TYPE_CHECKING:
+    from typing import Optional
 
 PLAN_FILE = "launch"
 # A file changed this shortly before (ns) may change again without a new time stamp.
@@ -34,7 +37,8 @@ _FIXED_NAMES = frozenset((
     "LEAF_INFO", "FAMILY_ALIASES", "UID", "GID", "PID", "USER", "LOGNAME", "HOSTNAME", "TODAY",
     "UUID", "redpak_MAIN"))
 # What the environment of an Execfd command has and no file of the family gives.
-_COMMAND_NAMES = frozenset(("HOSTNAME", "USER", "REDPESK_VERSION", "redpak_TMPL"))
+_COMMAND_NAMES = frozenset(("HOSTNAME", "USER", "REDPESK_VERSION", "redpak_TMPL", "NODE_PREFIX",
+                            "CGROUPS_MOUNT_POINT"))
 _ACCOUNTS = ("/etc/passwd", "/etc/group", "/etc/nsswitch.conf")
 
 
@@ -52,6 +56,12 @@ class Context:
     bwrap_named: bool  # by --bwrap, not found along PATH
     own_mounts: bool
     started: int  # ns since 1970, before the first file was read
+
+
+def inherited_names(environ: Mapping[str, str]) -> frozenset[str]:
+    """The names that mean what the caller's environment says, whatever the family."""
+    return frozenset(name for name in environ if name not in _FIXED_NAMES | _COMMAND_NAMES
+                     and not name.startswith("REDNODE_"))
 
 
 def is_lasting(plan: LaunchPlan, config: EffectiveConfig) -> bool:

@@ -10,9 +10,9 @@ bwrap makes them all.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Optional
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
+from redpak.errors import TYPE_CHECKING
 from redpak.findings import Origin
 from redwrap.execfd import find_runner
 from redwrap.operations import (
@@ -38,6 +38,9 @@ from redwrap.operations import (
 from redwrap.plan import LaunchPlan
 from redwrap.sources import is_below
 
+if TYPE_CHECKING:
+    from typing import Optional
+
 MAGIC = "#redpak-launch-plan 2"
 # The directory that the mounts are made below, in a mount namespace of their own: it must exist
 # and not hold bwrap itself. What is really in it can be mounted all the same.
@@ -60,13 +63,13 @@ def _escape(text: str) -> str:
 
 
 class Encoder:
-    """Turns a checked plan into records; `hidden` are names that the launcher gives commands a
-    value of its own (PID, UUID, TODAY)."""
+    """Turns a checked plan into records. Of the names that commands get, `inherited` come from the
+    caller's environment each time, and `hidden` from the launcher (PID, UUID, TODAY)."""
 
     def __init__(self, plan: LaunchPlan, *, own_mounts: bool, unsafe: bool,
-                 hidden: frozenset[str]) -> None:
+                 hidden: Collection[str] = (), inherited: Collection[str] = ()) -> None:
         self._plan, self._own_mounts, self._unsafe = plan, own_mounts, unsafe
-        self._hidden = hidden
+        self._left_out = frozenset((*hidden, *inherited))
         self._slots = 0
         self._names: Optional[Mapping[str, str]] = None
 
@@ -142,7 +145,7 @@ class Encoder:
         if command.names is not self._names:
             self._names = command.names
             yield ("names", *(f"{name}={value}" for name, value in command.names.items()
-                              if name not in self._hidden and os.environ.get(name) != value))
+                              if name not in self._left_out))
         runner = find_runner(command, unsafe=self._unsafe) or ("", "")
         yield ("command", _where_command(command), *map(str, runner), command.text)
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 
 import os
 import stat
-from typing import Optional
 
-from redpak.errors import RedpakError
+from redpak.errors import TYPE_CHECKING, RedpakError
 from redwrap.operations import Command
+
+if TYPE_CHECKING:
+    from typing import Optional
 
 
 def find_runner(command: Command, *, unsafe: bool = False) -> Optional[tuple[int, int]]:

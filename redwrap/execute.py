@@ -8,35 +8,39 @@ import os
 import signal
 import sys
 from collections.abc import Mapping, Sequence
-from typing import NoReturn, Optional
 
+from redpak.errors import TYPE_CHECKING
 from redsys.lock import NodeLock
 from redwrap.cgroups import enter_control_groups
 from redwrap.errors import LaunchError
 from redwrap.operations import ControlGroups, Data
 from redwrap.plan import LaunchPlan
 
+if TYPE_CHECKING:
+    from typing import NoReturn, Optional
+
 LAUNCHER = "red-wrap"
-# Above what a caller hands over by number (Internal).
-_HIGH = 500
 
 
 def execute(plan: LaunchPlan, records: bytes, command: Sequence[str], environ: Mapping[str, str],
             *, lock: NodeLock, launcher: Optional[str]) -> NoReturn:
     """Become the application. `records` is the plan as redwrap.encode writes it; `launcher` the
     program that called us. Raises LaunchError."""
+    above = 3
     for step in plan.operations:
         if isinstance(step, ControlGroups):
             enter_control_groups(step)
         if isinstance(step, Data) and step.command is None:
             check_descriptor(step)
+            above = max(above, step.fd + 1)
     file = os.memfd_create("red-wrap", 0)
     with open(file, "wb", closefd=False) as stream:
         stream.write(records)
     os.lseek(file, 0, os.SEEK_SET)
-    # The launcher holds the lock until exec of bwrap closes it.
-    lock.fd = fcntl.fcntl(lock.fd, fcntl.F_DUPFD, _HIGH)
-    file = fcntl.fcntl(file, fcntl.F_DUPFD, _HIGH)
+    # The launcher holds the lock until exec of bwrap closes it. Neither must have a number by which
+    # the caller hands over something.
+    lock.fd = fcntl.fcntl(lock.fd, fcntl.F_DUPFD, above)
+    file = fcntl.fcntl(file, fcntl.F_DUPFD, above)
     # Python ignores these two; the application must not.
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     signal.signal(signal.SIGXFSZ, signal.SIG_DFL)

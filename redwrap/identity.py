@@ -6,12 +6,15 @@ from __future__ import annotations
 import grp
 import os
 import pwd
-from typing import Optional
 
 from redpak.effective import EffectiveConfig
+from redpak.errors import TYPE_CHECKING
 from redpak.values import dataclass
 from redwrap.errors import LaunchError
 from redwrap.operations import RunAs
+
+if TYPE_CHECKING:
+    from typing import Optional
 
 
 @dataclass(frozen=True)

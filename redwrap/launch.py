@@ -15,7 +15,14 @@ from redpak.merge import merge_family
 from redpak.values import replace
 from redsys.lock import NodeLock, lock_node
 from redwrap.cli import Options
-from redwrap.compiled import VOLATILE, Context, is_lasting, list_conditions, store_plan
+from redwrap.compiled import (
+    VOLATILE,
+    Context,
+    inherited_names,
+    is_lasting,
+    list_conditions,
+    store_plan,
+)
 from redwrap.encode import Encoder, write_records
 from redwrap.errors import LaunchError
 from redwrap.execute import execute
@@ -63,7 +70,8 @@ def launch(options: Options, caller_environ: Mapping[str, str]) -> int:
     own_mounts = not options.has("old_kernel")
     records = Encoder(plan, own_mounts=own_mounts,
                       unsafe=options.has("unsafe") or bool(config.tags.unsafe),
-                      hidden=VOLATILE - config.used_names).encode()
+                      hidden=VOLATILE - config.used_names,
+                      inherited=inherited_names(environ)).encode()
     key, launcher = options.text("warm"), options.text("launcher")
     if key and launcher and is_lasting(plan, config):
         context = Context(key, launcher, redpath, family, config, environ, messages,

@@ -160,8 +160,7 @@ def has_ldconfig() -> bool:
 def _run_in(plan: LaunchPlan, command: Sequence[str]) -> None:
     """Run a command in a namespace, to its end. What it says is not for the user."""
     from redwrap.execute import execute
-    records = write_records(Encoder(plan, own_mounts=True, unsafe=False,
-                                    hidden=frozenset()).encode())
+    records = write_records(Encoder(plan, own_mounts=True, unsafe=False).encode())
     pid = os.fork()
     if pid:
         os.waitpid(pid, 0)

@@ -9,10 +9,13 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping
-from typing import Optional
 
+from redpak.errors import TYPE_CHECKING
 from redpak.findings import Origin
 from redpak.values import dataclass, field
+
+if TYPE_CHECKING:
+    from typing import Optional
 
 
 @dataclass(frozen=True)

@@ -5,9 +5,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import count, groupby
-from typing import Optional
 
 from redpak.effective import EffectiveConfig, EffectiveExport, EffectiveVariable
+from redpak.errors import TYPE_CHECKING
 from redpak.family import Family
 from redpak.findings import Origin
 from redpak.kinds import Share, ShareState
@@ -40,6 +40,9 @@ from redwrap.operations import (
     UnsetVariable,
 )
 from redwrap.sources import check_own_files, is_below
+
+if TYPE_CHECKING:
+    from typing import Optional
 
 FIRST_FD = 3  # of the files whose content comes through a descriptor
 

@@ -11,10 +11,13 @@ from __future__ import annotations
 import os
 import stat
 import struct
-from typing import Optional
 
+from redpak.errors import TYPE_CHECKING
 from redpak.findings import Origin
 from redwrap.errors import LaunchError
+
+if TYPE_CHECKING:
+    from typing import Optional
 
 # linux/audit.h
 _ARCH = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7, "riscv64": 0xC00000F3}

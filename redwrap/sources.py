@@ -11,11 +11,14 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterator, Sequence
-from typing import Optional
 
+from redpak.errors import TYPE_CHECKING
 from redpak.findings import Origin
 from redwrap.errors import LaunchError
 from redwrap.operations import Bind, Mount, Overlay, Symlink
+
+if TYPE_CHECKING:
+    from typing import Optional
 
 # redpak's own files, relative to a node: never mounted over, never handed to an application to
 # write (design section 2).

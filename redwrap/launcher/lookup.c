@@ -25,7 +25,7 @@ static const struct record *mount_of(const struct plan *plan, const char *path)
         const struct record *record = &plan->records[at];
         if (!is_mount(record))
             continue;
-        const char *target = strcmp(record->field[0], "/") == 0 ? "" : record->field[0];
+        const char *target = record->field[0];
         size_t length = strlen(target);
         if (length >= longest && (strcmp(path, target) == 0 || is_below(path, target))) {
             found = record;
@@ -48,7 +48,7 @@ static bool host_of(const struct plan *plan, const char *path, char *host)
 
     if (mount == NULL)
         return false;
-    const char *rest = path + (strcmp(mount->field[0], "/") == 0 ? 0 : strlen(mount->field[0]));
+    const char *rest = path + strlen(mount->field[0]);
     if (mount->verb == BIND)
         return join(host, mount->field[3], rest);
     /* The topmost layer that has it; a device 0:0 says that those below do not count. */

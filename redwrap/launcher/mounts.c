@@ -30,10 +30,10 @@ static const char *const DEVICE_LINKS[][2] = {
     {"fd", "/proc/self/fd"},      {"core", "/proc/kcore"},       {"ptmx", "pts/ptmx"},
 };
 
-/* The tree that is being made. Mounts are made parents first, so the descriptor of a directory stays
- * good; `scratch` is the tmpfs below everything. */
+/* The tree that is being made; `top` is a tmpfs. Mounts are made parents first, so the descriptor of
+ * a directory stays good. */
 static struct {
-    int top, scratch;
+    int top;
     struct {
         char *path;
         int fd;
@@ -81,8 +81,6 @@ static int open_point(const char *target, bool is_directory)
 {
     const char *name;
 
-    if (strcmp(target, "/") == 0)
-        return fcntl(tree.top, F_DUPFD_CLOEXEC, 3);
     int above = open_parent(target, &name);
     if (above < 0)
         return -1;
@@ -197,7 +195,7 @@ static int make_file(const char *target, int from)
     char block[65536];
     ssize_t length = -1;
     int point = open_point(target, false);
-    int fd = openat(tree.scratch, NAME, O_CREAT | O_EXCL | O_RDWR | O_CLOEXEC, 0444);
+    int fd = openat(tree.top, NAME, O_CREAT | O_EXCL | O_RDWR | O_CLOEXEC, 0444);
 
     if (point < 0 || fd < 0)
         return -1;
@@ -206,7 +204,7 @@ static int make_file(const char *target, int from)
             return -1;
     }
     if (length < 0 || attach(fd, point, NO_SUID | NO_DEVICES | READ_ONLY) < 0 ||
-        unlinkat(tree.scratch, NAME, 0) < 0) /* what has no name cannot be mounted */
+        unlinkat(tree.top, NAME, 0) < 0) /* what has no name cannot be mounted */
         return -1;
     return close(fd) | close(point);
 }
@@ -248,14 +246,6 @@ static int make_overlay(const struct record *record, const struct source *source
     }
     done = mount_at(point, "overlay", MS_NOSUID | MS_NODEV | (writable ? 0 : MS_RDONLY), options);
     return done | close(point);
-}
-
-/* Something is mounted over the root itself: what comes next lies in that. */
-static int enter_new_top(const char *base)
-{
-    tree.top = open(base, O_PATH | O_CLOEXEC);
-    tree.count = 0;
-    return tree.top < 0 ? -1 : 0;
 }
 
 static int make_mount(const struct record *record, const struct source *source)
@@ -339,14 +329,13 @@ int make_namespace_and_mounts(const struct plan *plan)
     mode_t mask = umask(0);
     add_points(plan, sources, base->field[0]);
     if (mount("tmpfs", base->field[0], "tmpfs", MS_NOSUID | MS_NODEV, "mode=0755") < 0 ||
-        (tree.top = tree.scratch = open(base->field[0], O_PATH | O_CLOEXEC)) < 0)
+        (tree.top = open(base->field[0], O_PATH | O_CLOEXEC)) < 0)
         fail(FAILED, "%s: cannot mount a tmpfs: %s", base->field[0], strerror(errno));
     for (size_t at = 0; at < plan->count; at++) {
         const struct record *record = &plan->records[at];
         if (!is_mount(record))
             continue;
-        if (make_mount(record, &sources[at]) < 0 ||
-            (strcmp(record->field[0], "/") == 0 && enter_new_top(base->field[0]) < 0))
+        if (make_mount(record, &sources[at]) < 0)
             fail_at(record);
         close_source(&sources[at]);
     }

@@ -158,7 +158,8 @@ bool is_mount(const struct record *record)
     return record->verb >= BIND;
 }
 
-/* Whether a path is something in a directory; both absolute and normal, "/" is written "". */
+/* Whether a path is something in a directory; both absolute and normal. (Nothing is mounted over the
+ * root itself.) */
 bool is_below(const char *path, const char *directory)
 {
     size_t length = strlen(directory);

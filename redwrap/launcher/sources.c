@@ -264,8 +264,8 @@ static size_t outer_mount(const struct plan *plan, size_t at)
         if (!is_mount(&plan->records[other]))
             continue;
         const char *target = plan->records[other].field[0];
-        size_t length = strcmp(target, "/") == 0 ? 0 : strlen(target);
-        if (length >= longest && is_below(plan->records[at].field[0], length == 0 ? "" : target)) {
+        size_t length = strlen(target);
+        if (length >= longest && is_below(plan->records[at].field[0], target)) {
             found = other;
             longest = length;
         }
@@ -302,8 +302,7 @@ void add_points(const struct plan *plan, struct source *sources, const char *bas
         size_t outer = is_mount(record) ? outer_mount(plan, at) : plan->count;
         if (outer == plan->count || plan->records[outer].verb != OVERLAY)
             continue;
-        const char *target = plan->records[outer].field[0];
-        const char *rest = record->field[0] + (strcmp(target, "/") == 0 ? 0 : strlen(target));
+        const char *rest = record->field[0] + strlen(plan->records[outer].field[0]);
         if (!mounted && mount("tmpfs", base, "tmpfs", MS_NOSUID | MS_NODEV, "mode=0755") < 0)
             fail_at(record);
         mounted = true;

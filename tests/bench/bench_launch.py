@@ -18,27 +18,38 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Callable, Mapping, Sequence
+from typing import Callable, Mapping, NamedTuple, Sequence
 
 CHECKOUT = Path(__file__).resolve().parent.parent.parent
 sys.path.insert(0, str(CHECKOUT / "tests"))
 
 from support.actors import SYSTEM_PATH, find_actor  # noqa: E402
-from support.wrapping import MAIN, Ground, copy_red_wrap, make_ground  # noqa: E402
+from support.wrapping import MAIN, Ground, make_ground  # noqa: E402
 
 Command = Sequence[str]
 MEMORY_ROUNDS = 7
 
 
-def start(argv: Command, environ: Mapping[str, str], files: Mapping[int, str]) -> float:
-    """Run argv with `files` open at the given descriptors; ms from start to end."""
+class Cost(NamedTuple):
+    """ms from start to end, and ms of processor time, which a loaded machine changes less.
+
+    The second is only that of what red-wrap adds: bwrap does not wait for its own child, whose time
+    therefore counts for nobody.
+    """
+
+    wall: float
+    cpu: float
+
+
+def start(argv: Command, environ: Mapping[str, str], files: Mapping[int, str]) -> Cost:
+    """Run argv with `files` open at the given descriptors."""
     actions = [(os.POSIX_SPAWN_OPEN, fd, path, os.O_RDONLY, 0) for fd, path in files.items()]
     before = time.perf_counter()
     pid = os.posix_spawn(argv[0], argv, environ, file_actions=actions)
-    _, status = os.waitpid(pid, 0)
+    _, status, used = os.wait4(pid, 0)
     after = time.perf_counter()
     assert status == 0, (argv, status)
-    return (after - before) * 1000
+    return Cost((after - before) * 1000, (used.ru_utime + used.ru_stime) * 1000)
 
 
 class Bench:
@@ -67,39 +78,46 @@ class Bench:
         self.wrap = [str(ground.command), f"--redpath={node}", "--", "/usr/bin/true"]
         self.mounts = sum("mount" in step for step in plan["operations"])
 
-    def run_raw(self) -> float:
+    def run_raw(self) -> Cost:
         return start(self.raw, self.environ, self.files)
 
-    def run_warm(self) -> float:
+    def run_warm(self) -> Cost:
         return start(self.wrap, self.environ, {})
 
-    def run_cold(self) -> float:
+    def run_cold(self) -> Cost:
         self.ground.plan(self.node).unlink(missing_ok=True)
         return self.run_warm()
 
-    def run_commands(self) -> float:
+    def run_commands(self) -> Cost:
         """The Execfd commands' own time: started together, as red-wrap does."""
         script = " ".join(f"/bin/sh -c {shlex.quote(each)} >/dev/null &" for each in self.commands)
-        return start(["/bin/sh", "-c", f"{script} wait"], self.environ, {}) - self.run_shell()
+        both = start(["/bin/sh", "-c", f"{script} wait"], self.environ, {})
+        shell = self.run_shell()
+        return Cost(both.wall - shell.wall, both.cpu - shell.cpu)
 
-    def run_shell(self) -> float:
+    def run_shell(self) -> Cost:
         return start(["/bin/sh", "-c", ":"], self.environ, {})
 
 
-def interleave(variants: Mapping[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:
+def interleave(variants: Mapping[str, Callable[[], Cost]], rounds: int) -> dict[str, list[Cost]]:
     for run in variants.values():
         run()
-    samples: dict[str, list[float]] = {name: [] for name in variants}
+    samples: dict[str, list[Cost]] = {name: [] for name in variants}
     for _ in range(rounds):
         for name, run in variants.items():
             samples[name].append(run())
     return samples
 
 
-def difference(samples: Mapping[str, list[float]], name: str, *, less: Sequence[str]) -> float:
+def median(costs: Sequence[Cost], kind: int) -> float:
+    return statistics.median(cost[kind] for cost in costs)
+
+
+def difference(samples: Mapping[str, list[Cost]], name: str, kind: int, *,
+               less: Sequence[str]) -> float:
     """The median of the paired differences between `name` and the sum of `less`."""
-    return statistics.median(value - sum(samples[other][at] for other in less)
-                             for at, value in enumerate(samples[name]))
+    return statistics.median(cost[kind] - sum(samples[other][at][kind] for other in less)
+                             for at, cost in enumerate(samples[name]))
 
 
 def table(title: str, rows: Sequence[Sequence[str]]) -> None:
@@ -127,17 +145,19 @@ def bench_family(directory: Path, command: Path, kind: str, rounds: int) -> None
     samples = interleave({"raw": bench.run_raw, "warm": bench.run_warm, "cold": bench.run_cold,
                           "commands": bench.run_commands}, rounds)
     # A cold launch comes before each warm one's turn ends: the plan is always there again.
-    medians = {name: statistics.median(values) for name, values in samples.items()}
-    raw = medians["raw"]
-    rows = [["", "ms", "x raw", "- raw", "- raw - commands"]]
-    rows.append(["raw bwrap", f"{raw:.2f}", "1.00", "", ""])
-    for name in ("warm", "cold"):
-        rows.append([f"red-wrap {name}", f"{medians[name]:.2f}", f"{medians[name] / raw:.2f}",
-                     f"{difference(samples, name, less=['raw']):.2f}",
-                     f"{difference(samples, name, less=['raw', 'commands']):.2f}"])
-    rows.append(["Execfd commands", f"{medians['commands']:.2f}", "", "", ""])
-    table(f"family of 3 nodes, {bench.mounts} mounts, {len(bench.commands)} Execfd commands",
-          rows)
+    for kind_of_cost, title in enumerate(("from start to end", "of processors")):
+        raw = median(samples["raw"], kind_of_cost)
+        rows = [["", "ms", "x raw", "- raw", "- raw - commands"]]
+        rows.append(["raw bwrap", f"{raw:.2f}", "1.00", "", ""])
+        for name in ("warm", "cold"):
+            value = median(samples[name], kind_of_cost)
+            rows.append([f"red-wrap {name}", f"{value:.2f}", f"{value / raw:.2f}", *(
+                f"{difference(samples, name, kind_of_cost, less=less):.2f}"
+                for less in (["raw"], ["raw", "commands"]))])
+        rows.append(["Execfd commands", f"{median(samples['commands'], kind_of_cost):.2f}", "", "",
+                     ""])
+        table(f"family of 3 nodes, {bench.mounts} mounts, {len(bench.commands)} Execfd commands: "
+              f"time {title}", rows)
 
 
 def bench_growth(directory: Path, command: Path, kind: str, rounds: int) -> None:
@@ -155,7 +175,7 @@ def bench_growth(directory: Path, command: Path, kind: str, rounds: int) -> None
         bench = Bench(ground, node)
         bench.run_warm()
         samples = interleave({"raw": bench.run_raw, "warm": bench.run_warm}, rounds)
-        raw, warm = (statistics.median(samples[name]) for name in ("raw", "warm"))
+        raw, warm = (median(samples[name], 0) for name in ("raw", "warm"))
         rows.append([str(bench.mounts), f"{raw:.1f}", f"{warm:.1f}", f"{warm / raw:.2f}"])
     table("growth with the number of mounts", rows)
 
@@ -205,8 +225,9 @@ def main() -> None:
     directory.chmod(0o755)
     os.environ["PATH"] = SYSTEM_PATH
     try:
-        command = copy_red_wrap(directory / "copy")
-        subprocess.run([sys.executable, "-m", "compileall", "-q", directory / "copy"], check=True)
+        subprocess.run([CHECKOUT / "scripts/install", f"--prefix={directory}/prefix"], check=True,
+                       stdout=subprocess.DEVNULL)
+        command = directory / "prefix/bin/red-wrap"
         print(f"medians of {options.rounds} interleaved launches, as {kind}, "
               f"load average {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
         bench_family(directory, command, kind, options.rounds)

@@ -163,3 +163,44 @@ def test_a_private_overlay_does_not_follow_a_link_out_of_the_node(ground: Ground
     assert done.returncode == 125
     assert f"{node}/private/overlay is a symbolic link to {outside}" in done.stderr
     assert list(outside.iterdir()) == []
+
+
+WITHOUT_CALLS = """\
+import ctypes, os, struct, sys
+# Answer ENOSYS to mount_setattr(2), as Linux before 5.12 does.
+program = [(0x20, 0, 0, 0), (0x15, 0, 1, 442), (6, 0, 0, 0x00050000 | 38), (6, 0, 0, 0x7FFF0000)]
+code = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *step) for step in program))
+filter = struct.pack("HxxxxxxQ", len(program), ctypes.addressof(code))
+libc = ctypes.CDLL(None, use_errno=True)
+assert libc.prctl(38, 1, 0, 0, 0) == 0 and libc.prctl(22, 2, filter) == 0, ctypes.get_errno()
+os.execv(sys.argv[1], sys.argv[1:])
+"""
+
+
+def test_on_an_old_kernel_bubblewrap_makes_the_mounts(ground: Ground) -> None:
+    node = node_of_many(ground, 5)
+    ground.settle()
+    for _ in range(2):
+        assert ground.actor.check(
+            ["python3", "-c", WITHOUT_CALLS, ground.command, f"--redpath={node}", "sh", "-c",
+             "cat /many/3/file /etc/who; ls /; touch /many/1/x"]).split() == [
+            "3", "core", "bin", "dev", "etc", "lib", "lib64", "many", "nodes", "proc", "tmp", "usr"]
+    assert "\nbase\t" not in ground.plan(node).read_text()
+    (node / "many/3").rename(node / "many/aside")
+    (node / "many/3").symlink_to(ground.directory)
+    done = ground.actor.run(["python3", "-c", WITHOUT_CALLS, ground.command, f"--redpath={node}",
+                             "true"])
+    assert done.returncode == 125 and f"{node}/many/3 is a symbolic link" in done.stderr
+    (node / "many/3").unlink()
+    (node / "many/aside").rename(node / "many/3")
+    ground.output(node, "true")
+    assert "\nbase\t" in ground.plan(node).read_text()
+
+
+def test_more_mounts_than_a_process_may_have_files(ground: Ground) -> None:
+    node = node_of_many(ground, 300)
+    ground.settle()
+    for _ in range(2):
+        assert ground.actor.check(
+            ["sh", "-c", f"ulimit -S -n 64; exec {ground.command} --redpath={node} sh -c "
+             "'cat /many/299/file; ulimit -S -n'"]).split() == ["299", "64"]

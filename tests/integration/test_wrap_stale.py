@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import time
 from pathlib import Path
 
 import pytest
@@ -183,11 +184,48 @@ def test_inherited_variables_are_todays(ground: Ground) -> None:
     assert shown(ground, node) == ""
 
 
+def test_commands_see_the_families_names_and_todays_environment(ground: Ground) -> None:
+    """Whatever the environment was when the plan was made."""
+    node = ground.node("core", environ=[
+        "- {key: SHOWN, mode: Execfd, value: 'echo $USER $LEAF_ALIAS $PID $UUID $OTHER'}"])
+    name, environ = ground.actor.name, {"USER": ground.actor.name, "LEAF_ALIAS": "core"}
+    assert shown(ground, ground.node("other"), **environ) == ""
+    ground.settle()
+    seen = set()
+    for extra in (environ, environ, {"USER": "x", "LEAF_ALIAS": "x", "PID": "x", "OTHER": "later"}):
+        words = ground.output(node, "sh", "-c", "echo $SHOWN", env=extra).split()
+        assert words[:2] == [name, "core"] and words[2].isdigit() and len(words[3]) == 36
+        assert words[4:] == ([extra["OTHER"]] if "OTHER" in extra else [])
+        seen.add(words[3])
+    assert len(seen) == 3
+    assert is_warm(ground, node)
+
+
 def test_values_of_one_launch_are_never_kept(ground: Ground) -> None:
     node = ground.node("core", environ=["- {key: SHOWN, value: $UUID}"])
     ground.settle()
     seen = {ground.output(node, "sh", "-c", "echo $SHOWN") for _ in range(3)}
     assert len(seen) == 3 and not ground.plan(node).exists()
+
+
+def test_an_age_that_is_reached_meanwhile_is_noticed(ground: Ground) -> None:
+    node = ground.node("core", config=["maxage: 1"])
+    almost_a_day_ago = int(time.time() * 1000) - 86_400_000 + 3000
+    edit(node / ".rednode.yaml", "timestamp: 1", f"timestamp: {almost_a_day_ago}")
+    ground.settle()
+    ground.output(node, "true")
+    assert is_warm(ground, node)
+    time.sleep(4)
+    assert "was last proven coherent" in ground.run(node, "true").stderr
+
+
+def test_what_the_configuration_says_is_said_at_each_launch(ground: Ground) -> None:
+    node = ground.node("core", config=["verbose: true"], environ=[
+        "- {key: SHOWN, value: one, info: a remark, warn: a caution}"])
+    ground.settle()
+    said = [ground.run(node, "true").stderr for _ in range(2)]
+    assert said[0] == said[1] and "a remark" in said[0] and "a caution" in said[0]
+    assert is_warm(ground, node)
 
 
 def test_another_bubblewrap_is_noticed(ground: Ground, node: Path) -> None:

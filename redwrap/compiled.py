@@ -54,7 +54,6 @@ class Context:
     environ: Mapping[str, str]
     messages: Sequence[str]  # what is said at each launch
     bwrap_named: bool  # by --bwrap, not found along PATH
-    own_mounts: bool
     started: int  # ns since 1970, before the first file was read
 
 
@@ -159,8 +158,7 @@ def _paths(plan: LaunchPlan, context: Context) -> Iterator[Record]:
             yield ("present", mount.source, "file" if mount.file_only else "any")
         elif isinstance(mount, Overlay) and mount.writes:
             yield ("present", f"{mount.writes}/upper", "any")
-    # The launcher follows no link when it makes the mounts itself.
-    for path in () if context.own_mounts else links_to_check(plan.mounts):
+    for path in links_to_check(plan.mounts):
         yield ("no-link", path)
 
 

@@ -67,15 +67,14 @@ def launch(options: Options, caller_environ: Mapping[str, str]) -> int:
     plan = add_cache(plan, family, environ, make=True)
     if options.has("dump"):
         print(show_plan(plan, config, options), file=sys.stderr)
-    own_mounts = not options.has("old_kernel")
-    records = Encoder(plan, own_mounts=own_mounts,
+    records = Encoder(plan, own_mounts=not options.has("old_kernel"),
                       unsafe=options.has("unsafe") or bool(config.tags.unsafe),
                       hidden=VOLATILE - config.used_names,
                       inherited=inherited_names(environ)).encode()
     key, launcher = options.text("warm"), options.text("launcher")
     if key and launcher and is_lasting(plan, config):
         context = Context(key, launcher, redpath, family, config, environ, messages,
-                          options.text("bwrap") is not None, own_mounts, started)
+                          options.text("bwrap") is not None, started)
         conditions = list_conditions(plan, context)
         if conditions is not None:
             store_plan([*conditions, *records], context)

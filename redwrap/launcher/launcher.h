@@ -79,6 +79,7 @@ bool in_user_namespace(void);
 bool sources_open(const struct plan *plan);
 int make_namespace_and_mounts(const struct plan *plan);
 void mount_outputs(const struct plan *plan);
+void restore_limit(void);
 
 /* process.c: what red-wrap changes in its own process, and the descriptors that bwrap gets */
 void join_namespaces(const struct plan *plan);

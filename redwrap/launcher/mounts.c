@@ -298,15 +298,23 @@ static void enter_namespace(void)
 }
 
 /* Each source is a descriptor: more of them than shells usually allow. */
-static void allow_descriptors(struct rlimit *before)
+static struct rlimit callers_limit;
+
+static void raise_limit(void)
 {
     struct rlimit limit;
 
-    if (getrlimit(RLIMIT_NOFILE, before) == 0) {
-        limit = *before;
-        limit.rlim_cur = limit.rlim_max;
-        setrlimit(RLIMIT_NOFILE, &limit);
-    }
+    if (getrlimit(RLIMIT_NOFILE, &limit) < 0 || limit.rlim_cur == limit.rlim_max)
+        return;
+    callers_limit = limit;
+    limit.rlim_cur = limit.rlim_max;
+    setrlimit(RLIMIT_NOFILE, &limit);
+}
+
+void restore_limit(void)
+{
+    if (callers_limit.rlim_max > 0)
+        setrlimit(RLIMIT_NOFILE, &callers_limit);
 }
 
 /* Make all mounts but the outputs of commands. The result is the descriptor of the mark that bwrap
@@ -315,11 +323,10 @@ int make_namespace_and_mounts(const struct plan *plan)
 {
     const struct record *base = find_record(plan, BASE), *running = find_record(plan, RUNNING);
     struct source *sources = allocate(plan->count * sizeof *sources);
-    struct rlimit limit;
     char path[32];
 
     enter_namespace();
-    allow_descriptors(&limit);
+    raise_limit();
     int slot = 0, mark = running == NULL ? -1 : take_mark(running, &slot);
     open_steadily(plan, running, slot, sources); /* before `base` is covered: one may lie below */
     for (size_t at = 0; at < DEVICE_COUNT; at++) {
@@ -340,7 +347,6 @@ int make_namespace_and_mounts(const struct plan *plan)
         close_source(&sources[at]);
     }
     umask(mask);
-    setrlimit(RLIMIT_NOFILE, &limit);
     return mark;
 }
 

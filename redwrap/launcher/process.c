@@ -260,6 +260,7 @@ _Noreturn void become_bwrap(const struct plan *plan, char **command, int mark, b
         argv[count++] = "--";
     }
     memcpy(argv + count, command, (size_t)(words + 1) * sizeof *argv);
+    restore_limit();
     execve(bwrap, (char **)argv, environ);
     fail(FAILED, "%s: %s; name another with --bwrap=PATH", bwrap, strerror(errno));
 }

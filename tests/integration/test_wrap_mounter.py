@@ -84,6 +84,18 @@ def test_a_link_put_in_place_of_a_source_is_not_followed(ground: Ground) -> None
     assert f"{node}/etc/redpack.yaml:10: {node}/many/3 is a symbolic link to " in done.stderr
 
 
+def test_a_link_put_in_place_of_a_mount_point_is_not_followed(ground: Ground) -> None:
+    node = ground.node("core", exports=["- {mode: Tmpfs, mount: /nodes/core/var/cache/x}"])
+    ground.write(node / "var/cache/x/file", "")
+    ground.settle()
+    for _ in range(2):
+        assert ground.output(node, "ls", "/nodes/core/var/cache/x") == ""
+    (node / "var/cache").rename(node / "var/aside")
+    (node / "var/cache").symlink_to("/tmp")
+    done = ground.run(node, "true")
+    assert done.returncode == 125 and f"{node}/var/cache is a symbolic link" in done.stderr
+
+
 def test_overlays_stack_the_family_leaf_on_top(ground: Ground) -> None:
     layer = "- {mode: Overlay, mount: /stack, path: $NODE_PATH/layer}"
     parent = ground.node("core", exports=[layer])
@@ -198,9 +210,13 @@ def test_on_an_old_kernel_bubblewrap_makes_the_mounts(ground: Ground) -> None:
 
 
 def test_more_mounts_than_a_process_may_have_files(ground: Ground) -> None:
-    node = node_of_many(ground, 300)
+    node = ground.node("core", exports=[
+        f"- {{mode: Restricted, mount: /many/{number}/deep, path: $NODE_PATH/many/{number}}}"
+        for number in range(200)])
+    for number in range(200):
+        ground.write(node / f"many/{number}/file", f"{number}\n")
     ground.settle()
     for _ in range(2):
         assert ground.actor.check(
             ["sh", "-c", f"ulimit -S -n 64; exec {ground.command} --redpath={node} sh -c "
-             "'cat /many/299/file; ulimit -S -n'"]).split() == ["299", "64"]
+             "'cat /many/199/deep/file; ulimit -S -n'"]).split() == ["199", "64"]

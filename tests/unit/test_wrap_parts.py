@@ -5,9 +5,11 @@ from __future__ import annotations
 
 import os
 import struct
+import subprocess
 from pathlib import Path
 
 import pytest
+import yaml
 
 from redpak.findings import Origin
 from redwrap.cgroups import PROCESSES, enter_control_groups
@@ -17,6 +19,7 @@ from redwrap.operations import Bind, ControlGroups, FileSystem, Mount
 from redwrap.seccomp import default_filter, load_profile
 from redwrap.sources import check_own_files, links_to_check
 
+CHECKOUT = Path(__file__).resolve().parent.parent.parent
 ORIGIN = Origin("/n/etc/redpack.yaml", 3, 5, "core")
 
 
@@ -125,3 +128,20 @@ def test_a_missing_controller_is_named(tmp_path: Path) -> None:
 def test_a_place_without_control_groups_is_named(tmp_path: Path) -> None:
     with pytest.raises(LaunchError, match=r"cannot read .*/cgroup.controllers: No such file"):
         enter_control_groups(groups(tmp_path / "nowhere"))
+
+
+HEAVY = frozenset(
+    "typing dataclasses inspect argparse json logging subprocess tempfile shutil hashlib ctypes "
+    "random pathlib socket threading redwrap.linker redwrap.layers redwrap.refusals "
+    "redwrap.seccomp redwrap.explain".split())
+
+
+def test_a_cold_launch_loads_no_heavy_module() -> None:
+    """Each costs milliseconds; only launches that need them have them."""
+    site = Path(yaml.__file__).parent.parent
+    script = (f"import sys; sys.path += [{str(CHECKOUT)!r}, {str(site)!r}]; import redwrap.cli, "
+              "redwrap.launch; print(*sys.modules)")
+    loaded = subprocess.run(["/usr/bin/python3", "-IS", "-c", script], capture_output=True,
+                            text=True, check=True).stdout.split()
+    assert "redwrap.launch" in loaded
+    assert not HEAVY & set(loaded)

@@ -221,6 +221,8 @@ def _write_node(family: Family, config: bytes | None, admin_source: Template | N
     try:
         for directory in _directories(family, environ, caller):
             _make_directory(directory, made)
+        if any(export.mount == "/var" for export in node.config.exports):
+            _make_var(f"{node.path}/var")
         if config is not None:
             write_file_atomic(f"{node.path}/{CONFIG_FILES[0]}", config)
         if admin_source is not None:
@@ -232,6 +234,16 @@ def _write_node(family: Family, config: bytes | None, admin_source: Template | N
         raise RedpakError(f"cannot write {error.filename or node.path}: {error.strerror}",
                           hint="check the owner and permissions of the directory") from error
     return read_node(node.path)
+
+
+def _make_var(path: str) -> None:
+    """What a /var has on every system, for nodes whose own appears there: whoever runs an
+    application may not be able to make it."""
+    if not os.path.lexists(f"{path}/tmp"):
+        os.mkdir(f"{path}/tmp")
+        os.chmod(f"{path}/tmp", 0o1777)
+    if not os.path.lexists(f"{path}/run"):
+        os.symlink("/run", f"{path}/run")
 
 
 def _directories(family: Family, environ: Mapping[str, str], caller: Caller) -> list[str]:

@@ -50,16 +50,22 @@ def settle_overlays(plan: LaunchPlan) -> LaunchPlan:
     """The plan with its overlays settled; `looked_at` has what that depends on."""
     looks = _Looks()
     overlays: dict[str, Overlay] = {}  # by mount
+    binds: dict[str, Bind] = {}  # of nodes' directories, writable
     operations: list[Operation] = []
     for step in plan.operations:
         settled: Optional[Operation] = step
         if isinstance(step, Overlay):
             settled = _settle_layers(step, looks)
-        elif isinstance(step, (Bind, Data, Symlink)) and _is_default(step):
-            outer = overlays.get(_enclosing(step, plan.mounts))
-            settled = step if outer is None else _settle_default(step, outer, looks)
+        elif isinstance(step, Mount) and _is_default(step):
+            outer = _enclosing(step, operations)
+            if isinstance(step, (Bind, Data, Symlink)) and outer in overlays:
+                settled = _settle_default(step, overlays[outer], looks)
+            elif outer in binds and not _has_point(step, binds[outer], looks):
+                settled = None
         if isinstance(settled, Overlay):
             overlays[settled.mount] = settled
+        elif isinstance(settled, Bind) and settled.base and settled.writable:
+            binds[settled.mount] = settled
         if settled is not None:
             operations.append(settled)
     return replace(plan, operations=tuple(operations), looked_at={
@@ -70,10 +76,18 @@ def _is_default(mount: Mount) -> bool:
     return mount.origin is not None and mount.origin.node == REDMAIN
 
 
-def _enclosing(inner: Mount, mounts: Sequence[Mount]) -> str:
+def _enclosing(inner: Mount, before: Sequence[Operation]) -> str:
     """Where the mount is that another lies in: the deepest above it; "" for none."""
-    return max((mount.mount for mount in mounts
-                if mount is not inner and is_below(inner.mount, mount.mount)), key=len, default="")
+    return max((step.mount for step in before
+                if isinstance(step, Mount) and is_below(inner.mount, step.mount)),
+               key=len, default="")
+
+
+def _has_point(default: Mount, bind: Bind, looks: _Looks) -> bool:
+    """Whether a default of redmain has a place in a node's directory: it is there, or we can
+    make it."""
+    point = bind.source + default.mount[len(bind.mount):]
+    return looks.look(point) is not Found.NOTHING or _can_write(os.path.dirname(point))
 
 
 def _settle_layers(overlay: Overlay, looks: _Looks) -> Optional[Overlay]:

@@ -186,6 +186,16 @@ def test_a_user_runs_roots_node_with_a_read_only_etc(
     for _ in range(2):
         assert theirs.output("cat", "/etc/shipped", "/etc/by-root") == "shipped\nroot\n"
         assert "Read-only" in theirs.run("touch", "/etc/x").stderr
+    # Root has never run anything in this one; at last its /var lacks what redmain mounts there.
+    fresh = make_merged(root, pool_root / "pool/fresh", "fresh")
+    assert (fresh.path / "var/run").is_symlink() and (fresh.path / "var/tmp").is_dir()
+    for _ in range(2):
+        assert Wrapped(type(node)(user, fresh.path)).shell(
+            "touch /var/tmp/x /run/x; ls /var/run").split() == ["x"]
+    (fresh.path / "var/tmp").rmdir()
+    (fresh.path / "var/run").unlink()
+    assert Wrapped(type(node)(user, fresh.path)).output("ls", "/var").split() == [
+        "cache", "lib", "log"]
     nowhere = theirs.run("cat", "/etc/shipped", env={"HOME": "/nonexistent"})
     assert nowhere.stdout == "shipped\n", nowhere.stderr
 

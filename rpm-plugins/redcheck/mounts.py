@@ -13,6 +13,7 @@ from redcheck.findings import Finding
 from redcheck.owned import OwnedFile
 from redcheck.scope import Layer
 from redpak.effective import EffectiveConfig, EffectiveExport
+from redpak.load import REDMAIN
 
 Files = dict[str, list[OwnedFile]]
 
@@ -30,6 +31,8 @@ class HiddenFiles:
         stacks = [tuple(stack) for _, stack in groupby(config.exports, lambda e: e.mount)]
         for stack in stacks:
             outer = _enclosing(stack[-1].mount, stacks)
+            if outer and outer[-1].mode.is_overlay and stack[-1].node == REDMAIN:
+                continue  # it lies beneath the family's layers (redwrap.layers)
             for source in _sources(outer) if outer else ():
                 assert outer is not None
                 covered = source + stack[-1].mount[len(outer[-1].mount.rstrip("/")):]

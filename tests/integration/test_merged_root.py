@@ -75,6 +75,12 @@ def test_what_a_scriptlet_saw_is_what_the_application_sees(child: Wrapped) -> No
                             "report:", "hello-1", "linked"]
 
 
+def test_red_check_knows_that_defaults_lie_beneath_the_family(child: Wrapped) -> None:
+    child.output("true")
+    found = child.node.actor.run(["red-check", f"--redpath={child.node.path}"]).stdout
+    assert "hidden-files" not in found, found
+
+
 def linker_caches(node: Wrapped) -> dict[str, bytes]:
     return {path.name: path.read_bytes()
             for path in (node.node.path / ".redpak").glob("ld.so.cache-*")}

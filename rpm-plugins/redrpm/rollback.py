@@ -5,9 +5,11 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Callable
 
 from redpak.errors import RedpakError
 from redpak.family import Family
+from redpak.node import Node
 from redrpm.coherence import find_problems
 from redrpm.hold import NodeHold
 from redrpm.journal import Journal, Step, StepKind, generations, previous_path, saved_path
@@ -17,12 +19,18 @@ from redrpm.stage import Stage
 
 
 def roll_back(
-    family: Family, *, notify: Notify, wait: bool = True, force: bool = False
+    family: Family,
+    *,
+    notify: Notify,
+    wait: bool = True,
+    force: bool = False,
+    check: Callable[[str, str], None] = lambda _before, _after: None,
 ) -> list[str]:
     """Make the leaf of ``family`` what it was before its last commit; what the user should know.
 
     What the rollback replaces becomes the previous generation in turn: doing it twice changes
-    nothing. Raises RedpakError, with the node as it was.
+    nothing. ``check`` gets copies of the leaf's rpmdb as it is and as it will be, and may raise
+    RedpakError. Raises RedpakError, with the node as it was.
     """
     hold = NodeHold(family, notify=notify, wait=wait, force=force)
     try:
@@ -34,7 +42,7 @@ def roll_back(
             )
         saved = previous_path(node.state_dir, found[-1])
         steps = invert_journal(_read_journal(saved), saved, hold.stage)
-        rpmdb = _family_rpmdb_after(hold, steps)
+        rpmdb = _family_rpmdb_after(hold, steps, check)
         return hold.conclude(steps, rpmdb)
     finally:
         hold.close()
@@ -89,10 +97,14 @@ def _link(place: str, number: int, stage: Stage) -> str:
     return f"previous/{number}"
 
 
-def _family_rpmdb_after(hold: NodeHold, steps: list[Step]) -> str:
+def _family_rpmdb_after(
+    hold: NodeHold, steps: list[Step], check: Callable[[str, str], None]
+) -> str:
     """The family rpmdb with the leaf as it was; the leaf must still fit on its ancestors."""
     node = hold.node
+    now = copy_member(Member(node.path, node.rpmdb_dir), f"{hold.stage.path}/now")
     leaf = _rpmdb_after(hold, steps)
+    check(now.directory, leaf.directory)
     ancestors = family_members(hold.family)[:-1]
     below = f"{hold.stage.path}/below"
     build_family_rpmdb(ancestors, below)
@@ -105,6 +117,16 @@ def _family_rpmdb_after(hold: NodeHold, steps: list[Step]) -> str:
     after = f"{hold.stage.path}/after"
     build_family_rpmdb([*ancestors, leaf], after)
     return after
+
+
+def read_previous_rpmdb(node: Node, saved: str, directory: str) -> None:
+    """Make ``directory``, a copy of the node's rpmdb, what it was before the commit whose old files
+    are in ``saved``. Raises RedpakError, OSError."""
+    place = os.path.relpath(node.rpmdb_dir, node.path)
+    for number, step in enumerate(_read_journal(saved).steps):
+        folder, name = os.path.split(step.path)
+        if folder == place and _is_file(saved_path(saved, number)):
+            shutil.copyfile(saved_path(saved, number), f"{directory}/{name}")
 
 
 def _rpmdb_after(hold: NodeHold, steps: list[Step]) -> Member:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, NoReturn
 
 import rpm
@@ -23,6 +23,7 @@ from redrpm.packages import find_files, find_package_files, is_address
 from redrpm.plan import describe_plan
 from redrpm.rpmcommand import tell
 from redrpm.rpmdb import (
+    FamilyRpmdb,
     Member,
     build_family_rpmdb,
     copy_member,
@@ -92,7 +93,7 @@ class RpmChange:
 
     def run(self) -> int:
         """Do it; the exit status. Raises RedpakError, OSError."""
-        signed = _checks_signatures(self._family)
+        signed = checks_signatures(self._family)
         if signed and self._arguments.mode == INSTALL and self._arguments.has(*_UNCHECKED):
             raise RedpakError(
                 f"node {self._family.leaf.alias}: its family insists on signatures (gpgcheck)",
@@ -174,7 +175,8 @@ class RpmChange:
             return []
         paths = find_package_files(arguments.words, downloads)
         pairs = list(zip(paths, read_headers(paths)))
-        ancestors = self._ancestor_packages({h[rpm.RPMTAG_NAME] for _path, h in pairs})
+        names = {header[rpm.RPMTAG_NAME] for _path, header in pairs}
+        ancestors = find_ancestor_packages(self._rpmdb, self._ownership, names)
         if arguments.has("F", "--freshen"):
             # Only what the node itself has is freshened.
             pairs = [pair for pair in pairs if pair[1][rpm.RPMTAG_NAME] not in ancestors]
@@ -190,16 +192,6 @@ class RpmChange:
         if label and (label != nevra(header) or again):
             raise RedpakError(f"cannot install {nevra(header)}: "
                               f"{self._ownership.advice(label, owner)}")
-
-    def _ancestor_packages(self, names: Iterable[str]) -> dict[str, tuple[str, str]]:
-        """Those packages of ``names`` that an ancestor has, but for keys: (NEVRA, owner)."""
-        wanted = set(names) - {"gpg-pubkey"}
-        found = {}
-        with open_rpmdb(self._rpmdb.directory) as ts:
-            for number, package in self._rpmdb.packages.items():
-                if package.name in wanted and not self._ownership.is_own(number):
-                    found[package.name] = (nevra(load_header(ts, number)), package.owner)
-        return found
 
     def _find_outgoing(self) -> list[Any]:
         """Headers of the packages to erase, which must be the leaf's."""
@@ -242,7 +234,20 @@ class RpmChange:
             )
 
 
-def _checks_signatures(family: Family) -> bool:
+def find_ancestor_packages(
+    rpmdb: FamilyRpmdb, ownership: Ownership, names: Collection[str]
+) -> dict[str, tuple[str, str]]:
+    """Those packages of ``names`` that an ancestor has, but for keys: (NEVRA, owner) by name."""
+    found = {}
+    with open_rpmdb(rpmdb.directory) as ts:
+        for number, package in rpmdb.packages.items():
+            wanted = package.name in names and package.name != "gpg-pubkey"
+            if wanted and not ownership.is_own(number):
+                found[package.name] = (nevra(load_header(ts, number)), package.owner)
+    return found
+
+
+def checks_signatures(family: Family) -> bool:
     """gpgcheck is a constraint of the family (design section 5)."""
     effective = merge_family(family, environ=os.environ, caller=Caller.current())
     return bool(effective.tags.gpgcheck)

@@ -32,7 +32,7 @@ def run_command(arguments: RpmArguments) -> int:
     looks = looks and arguments.mode not in CHANGES
     family = _load(arguments, force=looks or "--node-force" in arguments.own)
     if any(name.startswith("--ota") for name in arguments.own):
-        from redrpm.otacommand import run_ota
+        from redrpm.ota import run_ota
 
         return run_ota(family, arguments)
     if arguments.mode == VERIFY:

@@ -12,6 +12,7 @@ from typing import Any
 import libdnf5
 import libdnf5.exception
 
+from reddnf.bundling import not_in_repositories
 from reddnf.freezing import Again
 from redpak.errors import RedpakError
 from redpak.node import Node
@@ -86,6 +87,23 @@ class Dnf5:
             if not wanted or repo.get_id() in wanted:
                 print(f"======== repo: {repo.get_id()} ========")
                 _print_options(repo.get_config())
+
+    def download(self, labels: Sequence[str]) -> list[str]:
+        if not labels:
+            return []
+        try:
+            self._base.get_repo_sack().load_repos(libdnf5.repo.Repo.Type_AVAILABLE)
+            query = libdnf5.rpm.PackageQuery(self._base)
+            found = {package.get_nevra(): package for package in query}
+            downloader = libdnf5.repo.PackageDownloader(self._base)
+            for label in labels:
+                downloader.add(found[label])
+            downloader.download()
+        except KeyError as err:
+            raise not_in_repositories(err.args[0]) from err
+        except RuntimeError as err:
+            raise RedpakError(f"cannot fetch packages: {err}") from err
+        return [found[label].get_package_path() for label in labels]
 
     def again(self) -> Again:
         # The environment says where our plugin is, inside dnf5 and below red-dnf alike.

@@ -14,6 +14,7 @@ import dnf.cli.commands
 import dnf.conf
 import dnf.exceptions
 
+from reddnf.bundling import not_in_repositories
 from reddnf.freezing import Again
 from reddnf.manage import Manager
 from reddnf.manager_options import declare_options
@@ -84,6 +85,20 @@ class _Dnf4:
             if not wanted or repo.id in wanted:
                 print(output.fmtSection(f"repo: {repo.id}"))
                 print(repo.dump())
+
+    def download(self, labels: Sequence[str]) -> list[str]:
+        if not labels:
+            return []
+        try:
+            self._base.fill_sack(load_system_repo=False)
+            found = {str(package): package for package in self._base.sack.query().available()}
+            packages = [found[label] for label in labels]
+            self._base.download_packages(packages)
+        except KeyError as err:
+            raise not_in_repositories(err.args[0]) from err
+        except dnf.exceptions.Error as err:
+            raise RedpakError(f"cannot fetch packages: {err}") from err
+        return [package.localPkg() for package in packages]
 
     def again(self) -> Again:
         # The interpreter, its options and the program: all that comes before our arguments.

@@ -9,9 +9,8 @@ import os
 import shutil
 import tarfile
 import tempfile
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Optional
 
 import rpm
 
@@ -73,19 +72,26 @@ def change_by_packages(family: Family, paths: Sequence[str]) -> Change:
     return Change(before, after, list(paths))
 
 
-def read_state(family: Family, since: str) -> PackageSet:
-    """The state that --since names: "previous" is the generation before the leaf's last commit,
-    else a file that `red-rpm --ota-state` wrote. Raises RedpakError."""
+def describe_node(family: Family) -> dict[str, str]:
+    """What a bundle may insist on of its node."""
+    leaf = family.leaf
+    return {"alias": leaf.alias, "name": leaf.name, "path": leaf.path}
+
+
+def read_state(family: Family, since: str) -> tuple[PackageSet, dict[str, str]]:
+    """The state that --since names, and whose it is: "previous" is the generation before the leaf's
+    last commit, else a file that `red-rpm --ota-state` wrote on the device. Raises RedpakError."""
     if since == "previous":
         with tempfile.TemporaryDirectory(prefix="redpak-") as work:
-            return _read_previous(family, work)
+            return _read_previous(family, work), describe_node(family)
     try:
         with open(since, "rb") as stream:
-            packages = json.load(stream)["packages"]
-        return {str(name): str(digest) for name, digest in packages.items()}
+            data = json.load(stream)
+        packages = {str(name): str(digest) for name, digest in data["packages"].items()}
+        return packages, {key: str(data["node"][key]) for key in describe_node(family)}
     except OSError as err:
-        raise RedpakError(f"{since}: {err.strerror}",
-                          hint="write it with red-rpm --ota-state, or say --since=previous") from err
+        raise RedpakError(f"{since}: {err.strerror}", hint="write it with red-rpm --ota-state, or"
+                          " say --since=previous") from err
     except (ValueError, KeyError, TypeError, AttributeError) as err:
         raise RedpakError(f"{since}: no state of a node: {err}",
                           hint="write it with red-rpm --ota-state") from err
@@ -136,22 +142,19 @@ def current_packages(family: Family) -> PackageSet:
 
 
 def write_bundle(
-    family: Family, change: Change, target: str, *, key: str, info: str = "",
-    node: Optional[dict[str, str]] = None
+    family: Family, change: Change, target: str, *, node: Mapping[str, str], key: str, info: str
 ) -> Manifest:
     """Write and sign the bundle ``target``: a tar file if its name ends so, else a directory.
 
-    ``node`` names what it is for, the leaf by default. Raises RedpakError.
+    ``node`` is what must be so of the node it is applied to. Raises RedpakError.
     """
     if change.before == change.after:
         raise RedpakError(f"node {family.leaf.alias}: nothing to put into a bundle, the states are"
                           " the same")
     if os.path.lexists(target):
         raise RedpakError(f"{target} exists", hint="name another file or directory")
-    leaf = family.leaf
     manifest = Manifest(
-        "", info, node or {"alias": leaf.alias, "name": leaf.name},
-        state_digest(change.before), state_digest(change.after),
+        "", info, node, state_digest(change.before), state_digest(change.after),
         tuple(_erased_alone(change)), tuple(_describe(change)),
     )
     text = write_manifest(manifest)

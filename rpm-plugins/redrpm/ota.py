@@ -6,7 +6,6 @@ from __future__ import annotations
 import json
 import os
 import sys
-import tempfile
 import time
 from collections.abc import Sequence
 from typing import Any, NoReturn
@@ -19,6 +18,7 @@ from redpak.files import write_file_atomic
 from redrpm.bundle import Bundle, Manifest
 from redrpm.command import fail, in_our_words
 from redrpm.contents import list_scriptlets, lost_capabilities, read_contents, read_headers
+from redrpm.makebundle import current_packages, describe_node
 from redrpm.owner import become_owner
 from redrpm.ownership import Ownership
 from redrpm.packageset import PackageSet, package_set, read_package_set, state_digest
@@ -28,7 +28,6 @@ from redrpm.rpmchange import checks_signatures, find_ancestor_packages
 from redrpm.rpmcommand import tell
 from redrpm.rpmdb import (
     FamilyRpmdb,
-    copy_member,
     family_members,
     load_header,
     names_of_member,
@@ -70,20 +69,12 @@ def run_ota(family: Family, arguments: RpmArguments) -> int:
 
 def describe_state(family: Family) -> dict[str, Any]:
     """What red-manager --bundle --since needs to know of a node. Raises RedpakError."""
-    leaf = family.leaf
-    packages = read_node_packages(family)
+    packages = current_packages(family)
     return {
-        "node": {"alias": leaf.alias, "name": leaf.name, "path": leaf.path},
+        "node": describe_node(family),
         "state": state_digest(packages),
         "packages": dict(sorted(packages.items())),
     }
-
-
-def read_node_packages(family: Family) -> PackageSet:
-    """The leaf's own packages, read from a copy. Raises RedpakError."""
-    with tempfile.TemporaryDirectory(prefix="redpak-") as work:
-        own = copy_member(family_members(family)[-1], f"{work}/own")
-        return read_package_set(own.directory)
 
 
 def read_record(node: str) -> list[dict[str, str]]:

@@ -59,6 +59,8 @@ def _load(arguments: RpmArguments, *, force: bool) -> Family:
 
 def _check(arguments: RpmArguments) -> None:
     own = arguments.own
+    if "--ota" in own:
+        return
     if arguments.mode == OTHER and not any(name.startswith("--ota") for name in own):
         if set(own) - {"--redpath", "--rmain", "--family"}:
             raise RedpakError(

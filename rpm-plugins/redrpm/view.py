@@ -316,7 +316,10 @@ def _copy_file(source: str, target: str) -> None:
         shutil.copyfile(source, target)
     except PermissionError:
         os.close(os.open(target, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o600))
-    shutil.copystat(source, target)
+    except FileNotFoundError:
+        return  # a lock or temporary file of whoever works on the host's accounts meanwhile
+    with contextlib.suppress(FileNotFoundError):
+        shutil.copystat(source, target)
 
 
 @contextlib.contextmanager

@@ -200,7 +200,8 @@ def main() -> int:
     return 0 if kills and report(kills, time.monotonic() - start) else 1
 
 
-def run_workers(ground: Path, kills: int) -> list[Kill]:
+def install(ground: Path) -> tuple[Path, Path]:
+    """Install the checkout below ``ground``, and adopt the host; the prefix and its main.yaml."""
     prefix = ground / "prefix"
     subprocess.run([str(CHECKOUT / "scripts/install"), f"--prefix={prefix}"], check=True)
     main_file = prefix / "etc/redpak/main.yaml"
@@ -208,6 +209,11 @@ def run_workers(ground: Path, kills: int) -> list[Kill]:
         find_actor(actor_kinds()[-1]).with_environ(
             **command_environ(prefix, main_file, home=prefix)
         ).check(["red-dnf", "red-manager", "--adopt"])
+    return prefix, main_file
+
+
+def run_workers(ground: Path, kills: int) -> list[Kill]:
+    prefix, main_file = install(ground)
     repository = build_repository(ground / "repository")
     tools = Tools.copy(ground / "tools", prefix)
     workers = []

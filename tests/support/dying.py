@@ -144,6 +144,11 @@ def main() -> None:
     lay_fuse(sys.argv[1])
     from reddnf.launcher import main as red_dnf
 
+    if sys.argv[2] == "red-rpm":
+        from redrpm.command import main as red_rpm
+
+        sys.argv[:3] = ["red-rpm"]
+        red_rpm()
     sys.argv[:2] = ["red-dnf"]
     red_dnf()
 

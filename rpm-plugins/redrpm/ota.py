@@ -38,8 +38,8 @@ from redrpm.rpmdb import (
 from redrpm.rpmoptions import RpmArguments
 from redrpm.rpmtransaction import RpmTransaction
 from redrpm.signature import family_keys, verify_signature
-from redrpm.stage import remove_tree
 from redrpm.transaction import ContainedTransaction, NodeTransaction
+from redsys.trees import remove_tree
 
 # What was applied is a file of the node: it is committed, and rolled back, with the packages.
 RECORD = "var/lib/redpak/bundles.json"

@@ -12,7 +12,12 @@ import os
 import struct
 import tempfile
 import time
+<<<<<<< HEAD
 from collections.abc import Iterator
+=======
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+>>>>>>> 8062dd8 (Adopt what changed only; adopt interpreters and packages of dpkg; show and undo it)
 from typing import Any
 
 import rpm
@@ -20,31 +25,61 @@ import rpm
 from redpak.errors import RedpakError
 from redpak.family import Main
 from redpak.osrelease import read_os_release
+<<<<<<< HEAD
 from redpak.values import dataclass
 from redrpm.rpmdb import header_stream, import_headers, make_readable, read_names
 from redsys.run import run
+=======
+from redrpm.hostfacts import read_host_facts, stamp
+from redrpm.rpmdb import (
+    database_files,
+    header_stream,
+    import_headers,
+    make_readable,
+    open_rpmdb,
+    read_names,
+)
+>>>>>>> 8062dd8 (Adopt what changed only; adopt interpreters and packages of dpkg; show and undo it)
 
 PACKAGE = "redpak-core-os"
-_PROGRAM_DIRECTORIES = ("/usr/bin", "/usr/sbin", "/bin", "/sbin")
-# glibc's package provides this by hand: the dynamic linker reads DT_GNU_HASH.
-_ALWAYS = ("rtld(GNU_HASH)",)
 _EQUAL = rpm.RPMSENSE_EQUAL
 _BINARY = 7  # rpmtag.h, RPM_BIN_TYPE: no binding names it everywhere
 
 
+
+
 @dataclass(frozen=True)
 class Adoption:
-    """What was registered, and where."""
+    """What is registered, and where; ``changed`` is false when it was so before."""
 
     rpmdb_dir: str
-    libraries: int
-    programs: int
+    summary: str
+    provides: Mapping[str, str]  # versions by name
+    changed: bool = False
+
+    @property
+    def libraries(self) -> int:
+        """How many sonames and symbol versions of libraries."""
+        return sum(".so" in name and not name.startswith("/") for name in self.provides)
+
+    @property
+    def programs(self) -> int:
+        """How many programs and dynamic loaders."""
+        return sum(name.startswith("/") for name in self.provides)
+
+    def describe(self) -> str:
+        """Everything, one a line, for people."""
+        lines = [f"{self.summary}, registered in {self.rpmdb_dir}:"]
+        for name, version in sorted(self.provides.items()):
+            lines.append(f"{name} = {version}" if version else name)
+        return "\n".join(lines)
 
 
-def adopt_core_os(main: Main) -> Adoption:
+def adopt_core_os(main: Main, *, refresh: bool = False) -> Adoption:
     """Register what the running core OS provides in the rpmdb that main.yaml names.
 
-    Doing it again refreshes it. Raises RedpakError, with nothing changed.
+    Nothing is scanned when nothing changed since the last time, unless ``refresh`` insists. Raises
+    RedpakError, with nothing changed.
     """
     directory = main.rpmdb_dir
     foreign = sorted(set(read_names(directory).values()) - {PACKAGE})
@@ -52,12 +87,21 @@ def adopt_core_os(main: Main) -> Adoption:
         raise RedpakError(
             f"{directory}: the core OS has an rpmdb ({len(foreign)} packages), nothing to adopt"
         )
+<<<<<<< HEAD
     sonames = sorted(_find_sonames())
     programs = sorted(_find_programs())
     release = read_os_release()
     accounts = [*(f"user({name})" for name in sorted(_names_in("/etc/passwd"))),
                 *(f"group({name})" for name in sorted(_names_in("/etc/group")))]
     header = _make_header(release, [*sonames, *_ALWAYS, *programs, *accounts])
+=======
+    mark = stamp()
+    known = _read_header(directory)
+    if known is not None and not refresh and known[rpm.RPMTAG_COOKIE] == mark:
+        return _describe(directory, known)
+    facts = read_host_facts()
+    header = _make_header(read_os_release(), facts.provides, mark)
+>>>>>>> 4aac275 (Adopt what changed only; adopt interpreters and packages of dpkg; show and undo it)
     try:
         os.makedirs(directory, mode=0o755, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=directory, prefix=".adopt-") as fresh:
@@ -67,19 +111,60 @@ def adopt_core_os(main: Main) -> Adoption:
                 os.chmod(f"{fresh}/{name}", 0o644)
                 os.rename(f"{fresh}/{name}", f"{directory}/{name}")
     except OSError as err:
-        raise RedpakError(
-            f"{directory}: cannot write the rpmdb of the core OS: {err.strerror}",
-            hint=f"run it as the owner of that directory, or name another one (rpmdir) in"
-            f" {main.file}",
-        ) from err
-    return Adoption(directory, len(sonames), len(programs))
+        raise _cannot_write(main, err) from err
+    return replace(_describe(directory, header), changed=True)
 
 
-def _make_header(release: dict[str, str], provides: list[str]) -> Any:
+def show_adoption(main: Main) -> Adoption:
+    """What is registered. Raises RedpakError when nothing is."""
+    header = _read_header(main.rpmdb_dir)
+    if header is None:
+        raise RedpakError(f"{main.rpmdb_dir}: the core OS is not adopted",
+                          hint="adopt it with red-manager --adopt")
+    return _describe(main.rpmdb_dir, header)
+
+
+def unadopt_core_os(main: Main) -> bool:
+    """Undo the adoption; whether there was one. Raises RedpakError."""
+    directory = main.rpmdb_dir
+    names = sorted(set(read_names(directory).values()))
+    if PACKAGE not in names:
+        return False
+    if names != [PACKAGE]:
+        raise RedpakError(f"{directory}: holds other packages too, it is not an adoption's alone")
+    try:
+        for name in database_files(directory):
+            os.unlink(f"{directory}/{name}")
+    except OSError as err:
+        raise _cannot_write(main, err) from err
+    return True
+
+
+def _cannot_write(main: Main, err: OSError) -> RedpakError:
+    return RedpakError(
+        f"{main.rpmdb_dir}: cannot write the rpmdb of the core OS: {err.strerror}",
+        hint="run it as the owner of that directory, or name another one (rpmdir) in"
+        f" {main.file}",
+    )
+
+
+def _read_header(directory: str) -> Any:
+    """The header of an adopted core OS; None when there is none. Raises RedpakError."""
+    if PACKAGE not in read_names(directory).values():
+        return None
+    with open_rpmdb(directory) as ts:
+        return next(iter(ts.dbMatch("name", PACKAGE)))
+
+
+def _describe(directory: str, header: Any) -> Adoption:
+    pairs = zip(header[rpm.RPMTAG_PROVIDENAME], header[rpm.RPMTAG_PROVIDEVERSION])
+    return Adoption(directory, header[rpm.RPMTAG_SUMMARY], dict(pairs))
+
+
+def _make_header(release: dict[str, str], facts: Mapping[str, str], mark: str) -> Any:
     version = release.get("VERSION_ID", "0").replace("-", "_") or "0"
-    versioned = {PACKAGE: f"{version}-1", "system-release": version,
-                 "system-release(releasever)": version}
-    names = [*versioned, *provides]
+    provides = {PACKAGE: f"{version}-1", "system-release": version,
+                "system-release(releasever)": version, **facts}
     header = rpm.hdr()
     header[rpm.RPMTAG_NAME] = PACKAGE
     header[rpm.RPMTAG_VERSION] = version
@@ -91,9 +176,10 @@ def _make_header(release: dict[str, str], provides: list[str]) -> Any:
     header[rpm.RPMTAG_LICENSE] = "Apache-2.0"
     header[rpm.RPMTAG_SIZE] = 0
     header[rpm.RPMTAG_INSTALLTIME] = int(time.time())
-    header[rpm.RPMTAG_PROVIDENAME] = names
-    header[rpm.RPMTAG_PROVIDEVERSION] = [versioned.get(name, "") for name in names]
-    header[rpm.RPMTAG_PROVIDEFLAGS] = [_EQUAL if name in versioned else 0 for name in names]
+    header[rpm.RPMTAG_COOKIE] = mark
+    header[rpm.RPMTAG_PROVIDENAME] = list(provides)
+    header[rpm.RPMTAG_PROVIDEVERSION] = list(provides.values())
+    header[rpm.RPMTAG_PROVIDEFLAGS] = [_EQUAL if each else 0 for each in provides.values()]
     return rpm.hdr(_seal(header.unload()))
 
 
@@ -111,6 +197,7 @@ def _seal(blob: bytes) -> bytes:
     lead = struct.pack(">II", count + 1, size + 16)
     return lead + entry + blob[8:] + trailer
 
+<<<<<<< HEAD
 
 def _find_sonames() -> set[str]:
     """Sonames with their symbol versions, as rpmbuild writes them in Requires."""
@@ -145,3 +232,5 @@ def _names_in(path: str) -> set[str]:
     except OSError:
         return set()
     return {name for name in names if name and not name.startswith(("#", "+", "-"))}
+=======
+>>>>>>> 4aac275 (Adopt what changed only; adopt interpreters and packages of dpkg; show and undo it)

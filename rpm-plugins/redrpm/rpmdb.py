@@ -87,7 +87,7 @@ def open_rpmdb(directory: str) -> Iterator[Any]:
 
 def read_names(directory: str) -> dict[int, str]:
     """The package names in an rpmdb by header number, from its index: no header is loaded."""
-    if not _database_files(directory):
+    if not database_files(directory):
         return {}
     with open_rpmdb(directory) as ts:
         return read_index(ts)
@@ -139,7 +139,7 @@ def build_family_rpmdb(
     a directory that an earlier command may have left with publish_cache(); it is used when every
     member is unchanged since. Members are only ever read from copies. Raises RedpakError.
     """
-    present = [member for member in members if _database_files(member.directory)]
+    present = [member for member in members if database_files(member.directory)]
     os.makedirs(directory)
     if cache is not None and not forced:
         cached = _load_cache(cache, _cache_key(present), directory)
@@ -219,12 +219,12 @@ def _erase_headers(directory: str, numbers: Collection[int]) -> None:
 
 def create_rpmdb(directory: str) -> None:
     """Put an empty rpmdb into ``directory``, unless it has one. Raises RedpakError."""
-    if _database_files(directory):
+    if database_files(directory):
         return
     with tempfile.TemporaryDirectory(dir=directory, prefix=".init-") as fresh:
         run(["rpmdb", "--dbpath", fresh, "--initdb"], package="rpm")
         make_readable(fresh)
-        for name in _database_files(fresh):
+        for name in database_files(fresh):
             os.rename(f"{fresh}/{name}", f"{directory}/{name}")
 
 
@@ -233,7 +233,7 @@ def add_headers(source: str, numbers: Collection[int], target: str) -> None:
 
     ``target`` is created if need be. Raises RedpakError.
     """
-    if is_sqlite(source) and (is_sqlite(target) or not _database_files(target)):
+    if is_sqlite(source) and (is_sqlite(target) or not database_files(target)):
         copy_rows(source, numbers, target)
         return
     with open_rpmdb(source) as ts:
@@ -266,7 +266,7 @@ def derive_node_rpmdb(
     mine = {number for number, package in packages.items() if package.owner == node}
     os.makedirs(directory)
     wanted = mine
-    if before <= mine and _database_files(previous):
+    if before <= mine and database_files(previous):
         _copy_database(previous, directory)
         wanted = mine - before
     add_headers(family.directory, wanted, directory)
@@ -303,7 +303,7 @@ def publish_cache(
 ) -> None:
     """Keep what prepare_cache() made for the next command; valid while all members stay as they
     are. Of all its files only the index may be lost in a crash of the machine."""
-    present = [member for member in members if _database_files(member.directory)]
+    present = [member for member in members if database_files(member.directory)]
     index = {
         "key": _cache_key(present),
         "packages": [[n, package.name, package.owner] for n, package in family.packages.items()],
@@ -334,7 +334,7 @@ def _load_cache(cache: str, key: list[Any], directory: str) -> Optional[dict[int
         return {number: Installed(name, owner) for number, name, owner in index["packages"]}
     except (OSError, ValueError, KeyError, TypeError):
         # Absent, or cut short by a crash: the members say it all.
-        for name in _database_files(directory):
+        for name in database_files(directory):
             os.unlink(os.path.join(directory, name))
         return None
 
@@ -342,14 +342,15 @@ def _load_cache(cache: str, key: list[Any], directory: str) -> Optional[dict[int
 def _cache_key(members: Sequence[Member]) -> list[Any]:
     key: list[Any] = [rpm.__version__]
     for member in members:
-        for name in _database_files(member.directory):
+        for name in database_files(member.directory):
             info = os.stat(os.path.join(member.directory, name))
             stamps = [info.st_ino, info.st_size, info.st_mtime_ns, info.st_ctime_ns]
             key.append([member.owner, name, *stamps])
     return key
 
 
-def _database_files(directory: str) -> list[str]:
+def database_files(directory: str) -> list[str]:
+    """The names of the files of an rpmdb, locks left out. Raises RedpakError."""
     try:
         entries = sorted(os.scandir(directory), key=lambda entry: entry.name)
     except FileNotFoundError:
@@ -366,12 +367,12 @@ def _database_files(directory: str) -> list[str]:
 
 
 def _database_size(directory: str) -> int:
-    names = _database_files(directory)
+    names = database_files(directory)
     return sum(os.stat(os.path.join(directory, name)).st_size for name in names)
 
 
 def _copy_database(source: str, target: str) -> None:
-    for name in _database_files(source):
+    for name in database_files(source):
         try:
             shutil.copyfile(os.path.join(source, name), os.path.join(target, name))
         except OSError as err:

@@ -25,17 +25,6 @@ Tell = Callable[[str], None]
 Download = Callable[[Sequence[str]], list[str]]
 
 
-OPTIONS = (
-    ("--bundle", "FILE.tar|DIR", "make a signed bundle for red-rpm --ota: of PACKAGEs (files or"
-     " directories), to be applied to the node as it is; with --since, of what changed since then"),
-    ("--since", "previous|FILE", "with --bundle: the state to start from, the previous generation"
-     " or what red-rpm --ota-state printed"),
-    ("--match", "alias,name,path", "with --bundle: what of the node must be the same where it is"
-     " applied (default: alias,name)"),
-    ("--sign-key", "KEY", "with --bundle: your gpg key"),
-)  # fmt: skip
-
-
 def is_wanted(opts: Any) -> bool:
     """Whether the command line asks for a bundle. Raises RedpakError when it does not say all."""
     if not opts.bundle:

@@ -10,7 +10,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
-from reddnf import freezing
+from reddnf import bundling, freezing
 from reddnf.manager_options import ACTIONS, option_value
 from reddnf.repofiles import (
     RepositoryFile,
@@ -23,7 +23,7 @@ from redpak.create import create_node, set_state, update_node
 from redpak.errors import RedpakError
 from redpak.family import Family, Main, load_family, load_main, resolve_redpath
 from redpak.node import Node, NodeState
-from redrpm.adopt import adopt_core_os
+from redrpm.adopt import adopt_core_os, show_adoption, unadopt_core_os
 from redrpm.locking import Notify, lock_family
 from redrpm.owner import become_owner, check_path
 from redrpm.rollback import roll_back
@@ -44,6 +44,9 @@ class FrontEnd(Protocol):
 
     def dump_variables(self) -> None:
         """Print dnf's variables."""
+
+    def download(self, labels: Sequence[str]) -> list[str]:
+        """Files of packages of the node's repositories, by their NEVRAs. Raises RedpakError."""
 
     def again(self) -> freezing.Again:
         """How this dnf is started once more."""
@@ -99,13 +102,16 @@ class Manager:
         if freezing.is_wanted(opts):
             freezing.run(opts, self._tell, self._front.again())
             return
-        if opts.adopt:
+        if opts.adopt or opts.unadopt:
             self._adopt()
         if not self._needs_node:
             return
         if opts.create:
             self._create()
         family = self._load_family(force=True)
+        if opts.bundle:
+            bundling.run(family, opts, self._tell, self._front.download)
+            return
         if opts.rollback:
             force = opts.node_force
             for note in roll_back(family, notify=self._tell, wait=self._wait, force=force):
@@ -125,7 +131,7 @@ class Manager:
 
     @property
     def _needs_node(self) -> bool:
-        return not self._opts.adopt or bool(self._opts.redpath)
+        return not (self._opts.adopt or self._opts.unadopt) or bool(self._opts.redpath)
 
     def _read_node(self) -> Node:
         # A node that moved, or is in the wrong state, is what --update and --state are for.
@@ -138,8 +144,14 @@ class Manager:
     def _check_options(self) -> None:
         opts = self._opts
         chosen = [option for option, _text in ACTIONS if option_value(opts, option)]
+        if bundling.is_wanted(opts):
+            return
         if not chosen and not opts.add_repo and not opts.state:
             raise RedpakError("nothing to do", hint="see red-manager --help")
+        if opts.adopt and opts.unadopt:
+            raise RedpakError("--adopt and --unadopt exclude each other")
+        if opts.show and not opts.adopt:
+            raise RedpakError("--show goes with --adopt")
         if opts.create and opts.update:
             raise RedpakError("--create and --update exclude each other")
         if opts.create and not opts.alias:
@@ -150,10 +162,21 @@ class Manager:
             raise RedpakError("--save needs --setopt", hint="add --setopt=[REPO.]OPTION=VALUE")
 
     def _adopt(self) -> None:
-        adopted = adopt_core_os(self._main)
+        if self._opts.show:
+            self._say(show_adoption(self._main).describe())
+            return
+        place = self._main.rpmdb_dir
+        if self._opts.unadopt:
+            done = unadopt_core_os(self._main)
+            self._say(f"Core OS: {'no longer' if done else 'was not'} adopted, in {place}.")
+            return
+        # dnf has an option of that name.
+        refresh = bool(getattr(self._opts, "freshest_metadata", False))
+        adopted = adopt_core_os(self._main, refresh=refresh)
         self._say(
-            f"Core OS adopted: {adopted.libraries} library versions and {adopted.programs}"
-            f" programs, in {adopted.rpmdb_dir}."
+            f"Core OS adopted{'' if adopted.changed else ' already, nothing has changed'}:"
+            f" {adopted.libraries} library versions and {adopted.programs}"
+            f" programs, in {place}."
         )
 
     def _create(self) -> None:

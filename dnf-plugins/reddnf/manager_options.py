@@ -11,7 +11,10 @@ from redpak.node import NodeState
 ACTIONS = (
     ("--create", "make the directory DIR of --redpath a node"),
     ("--update", "accept where a node is now, or (with --template) write its configuration again"),
-    ("--adopt", "register what a core OS without rpm packages provides"),
+    ("--adopt", "register what a core OS without rpm packages provides, if it has changed since"
+     " the last time; with --refresh, look in any case"),
+    ("--unadopt", "forget what --adopt registered"),
+    ("--show", "with --adopt: show what is registered, and register nothing"),
     ("--recover", "finish or throw away what a killed command left"),
     ("--rollback", "return to what the node was before its last transaction"),
     ("--save", "keep the options given with --setopt"),
@@ -32,6 +35,13 @@ _VALUES = (
      " packages"),
     ("--thaw", "FILE", "build the nodes of a manifest at DIR, from it and the repositories that it"
      " names"),
+    ("--bundle", "FILE.tar|DIR", "make a signed bundle for red-rpm --ota: of PACKAGEs (files or"
+     " directories), to be applied to the node as it is; with --since, of what changed since then"),
+    ("--since", "previous|FILE", "with --bundle: the state to start from, the previous generation"
+     " or what red-rpm --ota-state printed"),
+    ("--match", "alias,name,path", "with --bundle: what of the node must be the same where it is"
+     " applied (default: alias,name)"),
+    ("--sign-key", "KEY", "with --bundle: your gpg key"),
 )  # fmt: skip
 
 
@@ -47,7 +57,12 @@ def declare_options(parser: Any) -> None:
         elif option == "--add-repo":
             settings |= {"action": "append", "default": []}
         parser.add_argument(option, **settings)
-    parser.add_argument("repositories", nargs="*", metavar="REPO", help="a repository's id")
+    parser.add_argument(
+        "repositories",
+        nargs="*",
+        metavar="REPO|PACKAGE",
+        help="a repository's id; with --bundle, a package file",
+    )
 
 
 def list_options() -> Iterator[tuple[str, str, str]]:

@@ -12,12 +12,7 @@ import os
 import struct
 import tempfile
 import time
-<<<<<<< HEAD
-from collections.abc import Iterator
-=======
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
->>>>>>> 8062dd8 (Adopt what changed only; adopt interpreters and packages of dpkg; show and undo it)
 from typing import Any
 
 import rpm
@@ -25,11 +20,7 @@ import rpm
 from redpak.errors import RedpakError
 from redpak.family import Main
 from redpak.osrelease import read_os_release
-<<<<<<< HEAD
-from redpak.values import dataclass
-from redrpm.rpmdb import header_stream, import_headers, make_readable, read_names
-from redsys.run import run
-=======
+from redpak.values import dataclass, replace
 from redrpm.hostfacts import read_host_facts, stamp
 from redrpm.rpmdb import (
     database_files,
@@ -39,7 +30,6 @@ from redrpm.rpmdb import (
     open_rpmdb,
     read_names,
 )
->>>>>>> 8062dd8 (Adopt what changed only; adopt interpreters and packages of dpkg; show and undo it)
 
 PACKAGE = "redpak-core-os"
 _EQUAL = rpm.RPMSENSE_EQUAL

@@ -17,11 +17,11 @@ import os
 import re
 import stat
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from typing import IO, Any, NoReturn
 
 from redpak.errors import RedpakError
 from redpak.family import Family
+from redpak.values import dataclass
 
 FORMAT = "redpak-bundle-1"
 MANIFEST, SIGNATURE, PACKAGES = "manifest.json", "manifest.json.sig", "packages"

@@ -13,10 +13,10 @@ import hashlib
 import os
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 
 import rpm
 
+from redpak.values import dataclass
 from redsys.run import run
 
 DPKG_STATUS = "/var/lib/dpkg/status"

@@ -10,12 +10,12 @@ import shutil
 import tarfile
 import tempfile
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 
 import rpm
 
 from redpak.errors import RedpakError
 from redpak.family import Family
+from redpak.values import dataclass
 from redrpm.bundle import MANIFEST, PACKAGES, SIGNATURE, BundlePackage, Manifest, write_manifest
 from redrpm.contents import read_headers
 from redrpm.journal import generations, previous_path

@@ -77,7 +77,8 @@ class OtaFamily:
 
     @classmethod
     def make(cls, actor: Actor, pool: Path, packages: OtaPackages) -> OtaFamily:
-        nodes = [make_node(actor, pool / "low", "low")]
+        # Processes are told by the end of a path: it must be nobody else's.
+        nodes = [make_node(actor, pool / pool.parent.name / "low", "low")]
         for alias in ("middle", "leaf"):
             nodes.append(make_node(actor, nodes[-1].path / alias, alias))
         # The actor signs with a copy: gpg insists on a home of his own, with a short name for the

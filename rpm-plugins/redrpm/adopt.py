@@ -77,21 +77,12 @@ def adopt_core_os(main: Main, *, refresh: bool = False) -> Adoption:
         raise RedpakError(
             f"{directory}: the core OS has an rpmdb ({len(foreign)} packages), nothing to adopt"
         )
-<<<<<<< HEAD
-    sonames = sorted(_find_sonames())
-    programs = sorted(_find_programs())
-    release = read_os_release()
-    accounts = [*(f"user({name})" for name in sorted(_names_in("/etc/passwd"))),
-                *(f"group({name})" for name in sorted(_names_in("/etc/group")))]
-    header = _make_header(release, [*sonames, *_ALWAYS, *programs, *accounts])
-=======
     mark = stamp()
     known = _read_header(directory)
     if known is not None and not refresh and known[rpm.RPMTAG_COOKIE] == mark:
         return _describe(directory, known)
     facts = read_host_facts()
     header = _make_header(read_os_release(), facts.provides, mark)
->>>>>>> 4aac275 (Adopt what changed only; adopt interpreters and packages of dpkg; show and undo it)
     try:
         os.makedirs(directory, mode=0o755, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=directory, prefix=".adopt-") as fresh:
@@ -186,41 +177,3 @@ def _seal(blob: bytes) -> bytes:
     )
     lead = struct.pack(">II", count + 1, size + 16)
     return lead + entry + blob[8:] + trailer
-
-<<<<<<< HEAD
-
-def _find_sonames() -> set[str]:
-    """Sonames with their symbol versions, as rpmbuild writes them in Requires."""
-    libraries = sorted(set(_list_libraries()))
-    elfdeps = rpm.expandMacro("%{_rpmconfigdir}/elfdeps")
-    # elfdeps cuts the last character of each line, which it takes for the line's end.
-    listing = "".join(f"{path}\n" for path in libraries).encode()
-    return set(run([elfdeps, "--provides"], data=listing, package="rpm").decode().split())
-
-
-def _list_libraries() -> Iterator[str]:
-    """The libraries that the dynamic linker finds: "NAME (TYPE) => PATH" lines of ldconfig."""
-    for line in run(["/sbin/ldconfig", "-p"], package="libc-bin").decode().splitlines():
-        path = line.rpartition(" => ")[2].strip()
-        if path.startswith("/"):
-            yield path
-
-
-def _find_programs() -> set[str]:
-    found: set[str] = set()
-    for directory in _PROGRAM_DIRECTORIES:
-        if os.path.isdir(directory):
-            found.update(f"{directory}/{name}" for name in os.listdir(directory))
-    return found
-
-
-def _names_in(path: str) -> set[str]:
-    """The accounts of passwd(5) or group(5): rpm 6 has packages require the owners of files."""
-    try:
-        with open(path, encoding="utf-8", errors="replace") as stream:
-            names = {line.partition(":")[0].strip() for line in stream}
-    except OSError:
-        return set()
-    return {name for name in names if name and not name.startswith(("#", "+", "-"))}
-=======
->>>>>>> 4aac275 (Adopt what changed only; adopt interpreters and packages of dpkg; show and undo it)

@@ -23,7 +23,10 @@ DPKG_STATUS = "/var/lib/dpkg/status"
 _PROGRAM_DIRECTORIES = ("/usr/bin", "/usr/sbin", "/bin", "/sbin")
 _LOADERS = ("/lib/ld-*.so*", "/lib64/ld-*.so*", "/usr/lib/ld-*.so*", "/usr/lib64/ld-*.so*")
 # What changes when any of that does; ldconfig writes its cache whenever a library comes or goes.
-_WITNESSES = ("/etc/ld.so.cache", "/etc/os-release", DPKG_STATUS, *_PROGRAM_DIRECTORIES)
+_WITNESSES = (
+    "/etc/ld.so.cache", "/etc/os-release", "/etc/passwd", "/etc/group", DPKG_STATUS,
+    *_PROGRAM_DIRECTORIES,
+)
 # Part of the stamp: what this module makes of a host. Count it up when that changes.
 _EDITION = "2"
 # glibc's package provides this by hand: the dynamic linker reads DT_GNU_HASH.
@@ -32,16 +35,19 @@ _ALWAYS = ("rtld(GNU_HASH)",)
 
 @dataclass(frozen=True)
 class HostFacts:
-    """Provides of the host: of libraries, of programs and loaders by path; versions by name."""
+    """Provides of the host: of libraries, of programs and loaders by path, of accounts; versions
+    by name."""
 
     libraries: tuple[str, ...]
     files: tuple[str, ...]
+    accounts: tuple[str, ...]
     versions: dict[str, str]
 
     @property
     def provides(self) -> dict[str, str]:
         """All of them, with their versions, "" where there is none."""
-        return {**dict.fromkeys([*self.libraries, *_ALWAYS, *self.files], ""), **self.versions}
+        plain = [*self.libraries, *_ALWAYS, *self.files, *self.accounts]
+        return {**dict.fromkeys(plain, ""), **self.versions}
 
 
 def stamp() -> str:
@@ -67,7 +73,9 @@ def read_host_facts() -> HostFacts:
     if found:
         # What rpm's dependency generator makes modules require.
         versions["python(abi)"] = found[1]
-    return HostFacts(tuple(sorted(_find_sonames())), tuple(files), versions)
+    accounts = [f"{kind}({name})" for kind, path in (("user", "/etc/passwd"),
+                ("group", "/etc/group")) for name in sorted(_names_in(path))]
+    return HostFacts(tuple(sorted(_find_sonames())), tuple(files), tuple(accounts), versions)
 
 
 def dpkg_provides(lines: Iterable[str], machine: str) -> Iterator[tuple[str, str]]:
@@ -114,3 +122,13 @@ def _find_programs() -> set[str]:
         if os.path.isdir(directory):
             found.update(f"{directory}/{name}" for name in os.listdir(directory))
     return found
+
+
+def _names_in(path: str) -> set[str]:
+    """The accounts of passwd(5) or group(5): rpm 6 has packages require the owners of files."""
+    try:
+        with open(path, encoding="utf-8", errors="replace") as stream:
+            names = {line.partition(":")[0].strip() for line in stream}
+    except OSError:
+        return set()
+    return {name for name in names if name and not name.startswith(("#", "+", "-"))}

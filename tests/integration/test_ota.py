@@ -226,7 +226,8 @@ def test_wrong_use_is_one_clear_line(family: OtaFamily, pool: Path, packages: Ot
         (["--since=previous"], "--since goes with --bundle"),
     ):
         family.middle.fails("red-manager", *words, message=message)
-    for bundle, message in ((pool / "nonexistent", "No such file"), (family.nodes[0].path, "manifest.json"),
+    for bundle, message in ((pool / "nonexistent", "No such file"),
+                            (family.nodes[0].path, "manifest.json"),
                             (packages["more-1"], "not an uncompressed tar archive")):
         refuses(family, bundle, message)
 

@@ -9,6 +9,7 @@ the cache adds nothing to trust. One that another ordinary user owns does not co
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import json
 import os
@@ -98,6 +99,7 @@ def _read_own(path: str) -> bytes:
         return stream.read()
 
 
+@functools.cache
 def _engine_digest() -> str:
     """Another engine, or another rpm, may find more in what has not changed."""
     digest = hashlib.sha256(rpm.__version__.encode())

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import fnmatch
+import functools
 import os
 import re
 from collections.abc import Sequence
@@ -123,5 +124,10 @@ def derived_pattern(layer: Layer, scope: Scope) -> re.Pattern[str]:
     """One expression for the family's patterns of derived files."""
     configs = [scope.main.config, *(member.node.config for member in layer.lineage
                                     if member.node is not None)]
-    patterns = [pattern for config in configs for pattern in config.tags.derived_files]
+    return _one_pattern(tuple(pattern for config in configs
+                              for pattern in config.tags.derived_files))
+
+
+@functools.cache
+def _one_pattern(patterns: tuple[str, ...]) -> re.Pattern[str]:
     return re.compile("|".join(map(fnmatch.translate, patterns)) or r"(?!)")

@@ -85,13 +85,15 @@ class Library:
     """The packages of all layers, each read when it is first asked for."""
 
     def __init__(self) -> None:
-        self._work = tempfile.TemporaryDirectory(prefix="redpak-check-")
+        self._work: tempfile.TemporaryDirectory[str] | None = None
         self._known: dict[str, Installed] = {}
         self._asked = 0
 
     @property
     def directory(self) -> str:
-        """A private directory."""
+        """A private directory, made when it is first asked for."""
+        if self._work is None:
+            self._work = tempfile.TemporaryDirectory(prefix="redpak-check-")
         return self._work.name
 
     def of(self, layer: Layer) -> Installed:
@@ -110,7 +112,9 @@ class Library:
     def close(self) -> None:
         """Remove the copies."""
         self._known.clear()
-        self._work.cleanup()
+        if self._work is not None:
+            self._work.cleanup()
+            self._work = None
 
 
 def rpmdb_state(layer: Layer) -> list[Any]:

@@ -2,7 +2,8 @@
 """What red-wrap costs beside raw bubblewrap with the very same arguments.
 
 python3 tests/bench/bench_launch.py [--rounds=N]: prints the tables. All variants of a table run
-interleaved, so that whatever else the machine does meets them all; figures are medians in ms.
+interleaved, so that whatever else the machine does meets them all; figures are medians in ms. On a
+loaded machine start it with `chrt -f 20`.
 """
 
 from __future__ import annotations

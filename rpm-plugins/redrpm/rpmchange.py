@@ -39,7 +39,7 @@ from redrpm.rpmdb import (
 )
 from redrpm.rpmoptions import ERASE, INSTALL, KEYS, RESTORE, RpmArguments
 from redrpm.rpmverify import select_labels
-from redrpm.toolroot import VIEW, run_on_view
+from redrpm.toolroot import STOCK_RPM, run_on_view
 from redrpm.transaction import ContainedTransaction, NodeTransaction
 from redsys.run import run
 
@@ -148,7 +148,7 @@ class RpmChange:
         words = [word for option in self._arguments.options for word in option]
         if not test:
             words = [word for word in words if word != "--test"]
-        argv = ["rpm", f"--root={VIEW}", "--dbpath=/var/lib/rpm", *words, *options]
+        argv = [*STOCK_RPM, *words, *options]
         return run_on_view(
             self._contained.root,
             [*argv, *self._arguments.positional],

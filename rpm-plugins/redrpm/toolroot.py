@@ -18,6 +18,10 @@ from redsys import libc
 from redsys.namespace import CAP_SYS_CHROOT, bound_capabilities, wait_status
 
 VIEW = "/view"
+# rpm 6 unshares the network before a scriptlet, which has no power left for that here.
+STOCK_RPM = (
+    "rpm", f"--root={VIEW}", "--dbpath=/var/lib/rpm", "--define", "__transaction_unshare %{nil}",
+)
 _PROGRAMS = ("usr", "etc", "bin", "sbin", "lib", "lib32", "lib64", "libx32")
 # statvfs(3) and mount(2) say the same with the same bits: flags that a namespace may not drop.
 _LOCKED_FLAGS = libc.MS_NOSUID | libc.MS_NODEV | libc.MS_NOEXEC

@@ -56,11 +56,12 @@ class InteractiveShell:
     def press_tab(self, line: str) -> tuple[str, str]:
         """The line after the tabulator key, and what was shown beside it."""
         self._write(f"{line}\t")
-        time.sleep(0.3)  # readline takes keys that come together for one
+        self._wait_until_idle()  # keys that come together are taken for one
         self._write("\x07")
         shown = self._read_until(r"LINE<([^>]*)>")
         found = re.search(r"LINE<([^>]*)>", shown)
         assert found
+        self._wait_until_idle()  # while zsh prints, the terminal itself would take the next key
         self._write("\x15")  # an empty line again
         return found[1], shown[:found.start()]
 
@@ -72,6 +73,17 @@ class InteractiveShell:
 
     def _write(self, text: str) -> None:
         os.write(self._terminal, text.encode())
+
+    def _wait_until_idle(self) -> None:
+        """Until the shell sleeps for its next key: whoever has keys to read, or waits for a command
+        of a completion, does not."""
+        process = Path(f"/proc/{self._process.pid}")
+        children = process / f"task/{self._process.pid}/children"
+        quiet = 0
+        while quiet < 3:
+            time.sleep(0.1)
+            state = (process / "stat").read_text().rpartition(")")[2].split()[0]
+            quiet = quiet + 1 if state == "S" and not children.read_text() else 0
 
     def _read_until(self, pattern: str, timeout: float = 60) -> str:
         seen = ""

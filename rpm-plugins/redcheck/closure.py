@@ -75,7 +75,10 @@ class Closure:
             for package in installed.packages:
                 if not package.is_key:
                     shadows = package.name in below.names and not package.is_multi_install
-                    ts.addInstall(package.header, package.label, "u" if shadows else "i")
+                    # As imported, without the number that it has in its own rpmdb: librpm would
+                    # take the union's header of that number for the package itself.
+                    header = rpm.hdr(package.header.unload())
+                    ts.addInstall(header, package.label, "u" if shadows else "i")
             ts.check()
             for problem in ts.problems() or ():
                 # librpm takes a header that comes from an rpmdb for an installed package.

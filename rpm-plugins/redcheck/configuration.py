@@ -50,13 +50,15 @@ def check_family_names(layer: Layer) -> Iterator[Finding]:
 
 def check_names(layers: Sequence[Layer]) -> Iterator[Finding]:
     """Names must differ everywhere."""
-    known: dict[str, Layer] = {}
+    known: dict[str, list[Layer]] = {}
     for layer in layers:
-        if layer.node is None or not layer.node.name:
-            continue
-        first = known.setdefault(layer.node.name, layer)
-        if first is not layer:
-            yield layer.finding("name", f"the name {layer.node.name} belongs to {first.inside} too",
+        if layer.node is not None and layer.node.name:
+            known.setdefault(layer.node.name, []).append(layer)
+    for name, holders in known.items():
+        for layer in holders if len(holders) > 1 else ():
+            other = next(each for each in holders if each is not layer)
+            assert layer.node is not None
+            yield layer.finding("name", f"the name {name} belongs to {other.inside} too",
                                 file=layer.node.config_file)
 
 

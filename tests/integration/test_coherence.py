@@ -138,7 +138,7 @@ def test_the_parent_stays_bit_identical_whatever_is_done_on_its_child(
         "red-repoquery --installed",
         "red-search changing",
         "red-history list",
-        "red-check",
+        "red-check --dependencies",
         "red-history undo -y last",
         "red-remove -y changing",
         "red-group install -y all",
@@ -160,7 +160,7 @@ def test_queries_leave_a_node_bit_identical(node: TestNode) -> None:
     node.dnf("red-makecache")
     before = node.state()
     for words in ("red-list", "red-info changing", "red-repoquery changing", "red-history list",
-                  "red-provides /usr/share/shared/2", "red-check", "red-repolist"):
+                  "red-provides /usr/share/shared/2", "red-check --dependencies", "red-repolist"):
         node.dnf(*words.split())
         assert node.state() == before, words
 

@@ -152,11 +152,11 @@ def bench_launch(report: Report, place: Place) -> None:
     others = place.peers.launches()
     environ = dict(place.tools.actor.environ)
     # The others stand between a cold launch and the next warm one.
-    variants = {"red-wrap": lambda turn: bench.run_warm(),
-                "raw bwrap": lambda turn: bench.run_raw(),
-                **{name: lambda turn, argv=argv: start(argv, environ, {})
+    variants = {"red-wrap": lambda turn: bench.run_warm().wall,
+                "raw bwrap": lambda turn: bench.run_raw().wall,
+                **{name: lambda turn, argv=argv: start(argv, environ, {}).wall
                    for name, argv in others.items()},
-                "red-wrap cold": lambda turn: bench.run_cold()}
+                "red-wrap cold": lambda turn: bench.run_cold().wall}
     samples = interleave(variants, place.rounds)
     compare(report, samples, "ms", "red-wrap")
     report.chart("launch", "Launch of /usr/bin/true", bars(
@@ -325,8 +325,8 @@ def bench_growth(report: Report, place: Place) -> None:
         ground.settle()
         bench = Bench(ground, node)
         bench.run_warm()
-        samples = interleave({"red-wrap": lambda turn, bench=bench: bench.run_warm(),
-                              "raw bwrap": lambda turn, bench=bench: bench.run_raw()}, rounds)
+        samples = interleave({"red-wrap": lambda turn, bench=bench: bench.run_warm().wall,
+                              "raw bwrap": lambda turn, bench=bench: bench.run_raw().wall}, rounds)
         for name, values in samples.items():
             launches[name].append((count, statistics.median(values)))
     grow(report, "mounts", "Launch over the number of mounts", "mounts", launches)
@@ -349,7 +349,7 @@ def deep_launches(place: Place):  # type: ignore[no-untyped-def]
         ground.settle()
         bench = Bench(ground, node)
         bench.run_warm()
-        variants[str(depth)] = lambda turn, bench=bench: bench.run_warm()
+        variants[str(depth)] = lambda turn, bench=bench: bench.run_warm().wall
     return variants
 
 

@@ -249,7 +249,10 @@ def bench_footprint(report: Report, place: Place) -> None:
                    "application. duplicate: each application has the runtime and its own files in "
                    "one directory, as bundles have. Memory: the PSS of a running agl-httpd with "
                    "all that its container keeps running for it.")
-    peers, base = place.peers, place.peers.base
+    # A storage of its own: no image of another part counts.
+    peers = Peers(place.peers.directory / "footprint", place.peers.base)
+    peers.directory.mkdir()
+    base = peers.base
     core, demo = place.family("footprint")
     platform = extract(place.repos / "platform", peers.directory / "files/platform")
     application = extract(place.repos / "application", peers.directory / "files/application")
@@ -282,6 +285,7 @@ def bench_footprint(report: Report, place: Place) -> None:
                   "each further one, MiB more", "one running, MiB"], rows)
     report.parts.append(f"The files of the application itself: {number_text(app)} MiB.\n")
     absent(report, peers)
+    peers.close()
 
 
 def running_memory(argv: Sequence[str], environ: Mapping[str, str]) -> float:

@@ -122,7 +122,7 @@ def bench_sizes(ground: Ground, rounds: int) -> None:
                 ground.install_stock(f"peak-{len(packages)}-{turn}", packages)),
             "red": lambda turn, packages=packages: ground.tools.peak(  # type: ignore[misc]
                 ground.red(ground.fresh(f"peak-{len(packages)}-{turn}"), packages)),
-        }, 3)
+        }, 5 if size < SIZES[-1] else 3)
         rows.append([str(size)])
         for measured, kind, scale in (
             (costs, "wall", 1000.0), (costs, "cpu", 1000.0),

@@ -98,13 +98,15 @@ class Tools:
 def _tree_pss(pid: int) -> int:
     """KiB of a process and all below it; 0 for what ended meanwhile."""
     total = 0
+    children: list[str] = []
     try:
-        with open(f"/proc/{pid}/smaps_rollup", encoding="ascii") as stream:
-            total = next(int(line.split()[1]) for line in stream if line.startswith("Pss:"))
+        # First: what is forked between the two looks would be counted twice.
         with open(f"/proc/{pid}/task/{pid}/children", encoding="ascii") as stream:
             children = stream.read().split()
+        with open(f"/proc/{pid}/smaps_rollup", encoding="ascii") as stream:
+            total = next(int(line.split()[1]) for line in stream if line.startswith("Pss:"))
     except (OSError, StopIteration):
-        return total
+        pass
     return total + sum(_tree_pss(int(child)) for child in children)
 
 

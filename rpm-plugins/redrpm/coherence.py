@@ -83,17 +83,27 @@ def find_problems(base: str, members: Sequence[Member]) -> set[str]:
         headers.update(own)
     with open_rpmdb(base) as ts:
         below = set(read_index(ts).values())
-        for name, builds in headers.items():
-            for header in builds:
-                ts.addInstall(header, header[rpm.RPMTAG_NAME], "u" if name in below else "i")
+        # Without the numbers that headers have in their own rpmdbs: librpm would take the header
+        # of that number in ``base`` for the package itself, with which it cannot conflict.
+        _add(ts, {name: [rpm.hdr(header.unload()) for header in builds]
+                  for name, builds in headers.items()}, below)
         ts.check()
         problems = [str(problem) for problem in ts.problems() or ()]
+        ts.clear()
+        # With a number: for one without librpm would open the package's file.
+        _add(ts, headers, below)
         ts.order()
         ts.setFlags(rpm.RPMTRANS_FLAG_TEST)
         ts.setProbFilter(_IGNORED)
         problems += [str(text) for text, _details in ts.run(lambda *_event: None, "") or ()]
         # librpm takes a header that comes from an rpmdb for an installed package.
         return {problem.replace("(installed) ", "") for problem in problems}
+
+
+def _add(ts: Any, headers: dict[str, list[Any]], below: set[str]) -> None:
+    for name, builds in headers.items():
+        for header in builds:
+            ts.addInstall(header, name, "u" if name in below else "i")
 
 
 def nodes_between(node: str, descendant: str, descendants: Sequence[str]) -> list[str]:

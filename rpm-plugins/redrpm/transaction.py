@@ -233,7 +233,7 @@ class ContainedTransaction:
         """Mount the view over ``root``; from here on packages may be installed.
 
         ``in_process`` says that this process itself runs scriptlets, and not a tool that
-        redrpm.toolroot confines. Raises RedpakError.
+        its front end confines. Raises RedpakError.
         """
         self._assembled = True
         self._view.assemble(contents, scriptlets=scriptlets)

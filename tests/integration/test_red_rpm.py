@@ -142,6 +142,15 @@ def test_verification_looks_at_the_nodes_own_packages_or_the_familys(nodes: Node
     assert (done.returncode, done.stdout) == (1, "package base is not installed\n")
 
 
+def test_check_is_red_check_where_there_is_no_dnf(nodes: Nodes) -> None:
+    assert nodes.check(nodes.child, "--check", "--dependencies").startswith("Proven: ")
+    (nodes.parent.path / "usr/share/base/file").write_text("changed\n")
+    done = nodes.rpm(nodes.child, "--check", "--family", "--files")
+    assert done.returncode == 1, describe(done)
+    assert "/usr/share/base/file" in done.stdout, describe(done)
+    assert nodes.rpm(nodes.child, "--check", "--nonsense").returncode == 2
+
+
 def test_everybody_may_look_at_anybodys_node(nodes: Nodes, packages: Packages) -> None:
     if nodes.parent.actor.kind == "user":
         return  # root's look at this node is the other variant of the tests above

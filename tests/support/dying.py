@@ -145,7 +145,7 @@ def main() -> None:
     from reddnf.launcher import main as red_dnf
 
     if sys.argv[2] == "red-rpm":
-        from redrpm.command import main as red_rpm
+        from redrpmcli.command import main as red_rpm
 
         sys.argv[:3] = ["red-rpm"]
         red_rpm()

@@ -23,6 +23,7 @@ ARROWS = {
     # The libraries of the SBOM formats are optional: imported when a bill is written.
     "rpm-plugins/redcheck": {"redcheck", "cyclonedx", "spdx_tools", "license_expression",
                              "packageurl"} | _ENGINE,
+    "rpm-plugins/redrpmcli": {"redrpmcli", "redcheck"} | _ENGINE,
     "dnf-plugins/reddnf": {"reddnf", "redcheck", "dnf", "libdnf", "hawkey", "libdnf5"} | _ENGINE,
     "dnf-plugins/reddnf5": {"reddnf5", "reddnf", "libdnf5"} | _ENGINE,
     "dnf-plugins/dnf4": {"reddnf", "dnf"},

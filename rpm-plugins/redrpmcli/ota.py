@@ -16,7 +16,6 @@ from redpak.errors import RedpakError
 from redpak.family import Family
 from redpak.files import write_file_atomic
 from redrpm.bundle import Bundle, Manifest
-from redrpm.command import fail, in_our_words
 from redrpm.contents import list_scriptlets, lost_capabilities, read_contents, read_headers
 from redrpm.makebundle import current_packages, describe_node
 from redrpm.owner import become_owner
@@ -24,8 +23,6 @@ from redrpm.ownership import Ownership
 from redrpm.packageset import PackageSet, package_set, read_package_set, state_digest
 from redrpm.plan import describe_plan
 from redrpm.rollback import roll_back
-from redrpm.rpmchange import checks_signatures, find_ancestor_packages
-from redrpm.rpmcommand import tell
 from redrpm.rpmdb import (
     FamilyRpmdb,
     family_members,
@@ -35,10 +32,13 @@ from redrpm.rpmdb import (
     open_rpmdb,
     read_names,
 )
-from redrpm.rpmoptions import RpmArguments
 from redrpm.rpmtransaction import RpmTransaction
 from redrpm.signature import family_keys, verify_signature
 from redrpm.transaction import ContainedTransaction, NodeTransaction
+from redrpmcli.change import checks_signatures, find_ancestor_packages
+from redrpmcli.command import fail, in_our_words
+from redrpmcli.dispatch import tell
+from redrpmcli.options import RpmArguments
 from redsys.trees import remove_tree
 
 # What was applied is a file of the node: it is committed, and rolled back, with the packages.

@@ -2,7 +2,7 @@
 """red-rpm: stock rpm on a node.
 
 A plain query becomes stock rpm on the node's rpmdb right here; whatever needs the family, the view
-or a transaction is in redrpm.rpmcommand. This module loads nothing, for the sake of queries.
+or a transaction is in redrpmcli.dispatch. This module loads nothing, for the sake of queries.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from __future__ import annotations
 import os
 import sys
 
-from redrpm.rpmoptions import OTHER, QUERY, RpmArguments
-from redrpm.rpmpaths import INSIDE, Places, find_places
+from redrpmcli.options import OTHER, QUERY, RpmArguments
+from redrpmcli.paths import INSIDE, Places, find_places
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -38,6 +38,7 @@ Options for nodes:
   --ota-rollback                return to what the node was before its last bundle
   --ota-list                    list the bundles that were applied
   --ota-state                   print what a bundle for this node has to start from
+  --check                       prove that the node is coherent: red-check, whose options it takes
 
 All other options are those of rpm:
 
@@ -50,6 +51,10 @@ def main() -> NoReturn:
 
 
 def _main(words: list[str]) -> int:
+    if "--check" in words:
+        from redcheck.cli import main as check
+
+        return check([word for word in words if word != "--check"], program="red-rpm --check")
     arguments = RpmArguments(words)
     if arguments.fault:
         return fail(f"{arguments.fault}; see red-rpm --help")
@@ -110,7 +115,7 @@ def _is_plain(node: str, database: str) -> bool:
 
 def _run_heavy(arguments: RpmArguments) -> int:
     from redpak.errors import RedpakError
-    from redrpm.rpmcommand import run_command
+    from redrpmcli.dispatch import run_command
 
     try:
         return run_command(arguments)

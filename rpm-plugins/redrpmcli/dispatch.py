@@ -9,8 +9,8 @@ import sys
 from redpak.errors import RedpakError
 from redpak.family import Family, load_family, load_main, resolve_redpath
 from redrpm.owner import become_owner
-from redrpm.rpmoptions import CHANGES, DATABASE, OTHER, QUERY, VERIFY, RpmArguments
-from redrpm.rpmpaths import find_places
+from redrpmcli.options import CHANGES, DATABASE, OTHER, QUERY, VERIFY, RpmArguments
+from redrpmcli.paths import find_places
 
 
 def tell(text: str) -> None:
@@ -24,7 +24,7 @@ def run_command(arguments: RpmArguments) -> int:
     _check(arguments)
     places = find_places(arguments.own.get("--redpath"))
     if places is not None and places.inside:
-        from redrpm.rpminside import run_inside
+        from redrpmcli.inside import run_inside
 
         return run_inside(arguments, places)
     # Looking is always possible: a node that is in a bad state is what one wants to look at.
@@ -32,21 +32,21 @@ def run_command(arguments: RpmArguments) -> int:
     looks = looks and arguments.mode not in CHANGES
     family = _load(arguments, force=looks or "--node-force" in arguments.own)
     if any(name.startswith("--ota") for name in arguments.own):
-        from redrpm.ota import run_ota
+        from redrpmcli.ota import run_ota
 
         return run_ota(family, arguments)
     if arguments.mode == VERIFY:
-        from redrpm.rpmverify import verify
+        from redrpmcli.verify import verify
 
         become_owner(family.leaf.path, family.leaf.owner_uid)
         return verify(family, arguments)
     if arguments.mode in CHANGES:
-        from redrpm.rpmchange import change, change_database
+        from redrpmcli.change import change, change_database
 
         become_owner(family.leaf.path, family.leaf.owner_uid)
         run = change_database if arguments.mode == DATABASE else change
         return run(family, arguments)
-    from redrpm.rpmquery import query
+    from redrpmcli.query import query
 
     return query(family, arguments)
 

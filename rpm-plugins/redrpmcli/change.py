@@ -14,14 +14,11 @@ from redpak.errors import RedpakError
 from redpak.expand import Caller
 from redpak.family import Family
 from redpak.merge import merge_family
-from redrpm.command import fail, in_our_words
 from redrpm.contents import list_scriptlets, lost_capabilities, read_contents, read_headers
 from redrpm.delta import DeltaRules, read_delta
 from redrpm.hold import NodeHold
 from redrpm.ownership import Ownership
-from redrpm.packages import find_files, find_package_files, is_address
 from redrpm.plan import describe_plan
-from redrpm.rpmcommand import tell
 from redrpm.rpmdb import (
     FamilyRpmdb,
     Member,
@@ -37,10 +34,13 @@ from redrpm.rpmdb import (
     read_names,
     read_triggers,
 )
-from redrpm.rpmoptions import ERASE, INSTALL, KEYS, RESTORE, RpmArguments
-from redrpm.rpmverify import select_labels
-from redrpm.toolroot import STOCK_RPM, run_on_view
 from redrpm.transaction import ContainedTransaction, NodeTransaction
+from redrpmcli.command import fail, in_our_words
+from redrpmcli.dispatch import tell
+from redrpmcli.options import ERASE, INSTALL, KEYS, RESTORE, RpmArguments
+from redrpmcli.packages import find_files, find_package_files, is_address
+from redrpmcli.toolroot import STOCK_RPM, run_on_view
+from redrpmcli.verify import select_labels
 from redsys.run import run
 
 _UNCHECKED = ("--nosignature", "--nodigest", "--noverify")

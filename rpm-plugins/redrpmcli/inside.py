@@ -24,10 +24,10 @@ from redrpm.rpmdb import (
     open_rpmdb,
     read_names,
 )
-from redrpm.rpmoptions import CHANGES, CHECKSIG, VERIFY, RpmArguments
-from redrpm.rpmpaths import INSIDE, Places
-from redrpm.rpmquery import FamilyQuery, map_paths
-from redrpm.rpmverify import select_labels
+from redrpmcli.options import CHANGES, CHECKSIG, VERIFY, RpmArguments
+from redrpmcli.paths import INSIDE, Places
+from redrpmcli.query import FamilyQuery, map_paths
+from redrpmcli.verify import select_labels
 from redsys.run import pass_through
 
 # Where main.yaml and the templates show rpmdbs: the leaf's at rpm's own place.

@@ -14,10 +14,10 @@ from redpak.errors import RedpakError
 from redpak.family import Family
 from redrpm.locking import lock_family
 from redrpm.ownership import Ownership
-from redrpm.rpmcommand import tell
 from redrpm.rpmdb import build_family_rpmdb, family_members
-from redrpm.rpmoptions import CHECKSIG, RpmArguments
-from redrpm.rpmpaths import Places
+from redrpmcli.dispatch import tell
+from redrpmcli.options import CHECKSIG, RpmArguments
+from redrpmcli.paths import Places
 from redsys.run import pass_through
 
 _MARK = "\x01"

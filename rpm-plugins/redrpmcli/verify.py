@@ -12,17 +12,17 @@ from typing import NoReturn
 
 from redpak.errors import RedpakError
 from redpak.family import Family, find_descendants
-from redrpm.command import fail
 from redrpm.contents import TransactionContents
 from redrpm.locking import lock_family
-from redrpm.rpmcommand import tell
 from redrpm.rpmdb import build_family_rpmdb, copy_member, family_members
-from redrpm.rpmoptions import RpmArguments
-from redrpm.rpmpaths import Places
 from redrpm.stage import Stage
-from redrpm.toolroot import VIEW, run_on_view
 from redrpm.transaction import trim_environment
 from redrpm.view import FamilyView
+from redrpmcli.command import fail
+from redrpmcli.dispatch import tell
+from redrpmcli.options import RpmArguments
+from redrpmcli.paths import Places
+from redrpmcli.toolroot import VIEW, run_on_view
 from redsys import seccomp
 from redsys.namespace import fork_contained, in_user_namespace, wait_status
 

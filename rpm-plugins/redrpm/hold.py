@@ -19,6 +19,7 @@ from redrpm.locking import Notify, lock_family
 from redrpm.owner import check_path, run_as_owner
 from redrpm.rpmdb import Member, build_family_rpmdb, family_members
 from redrpm.stage import Stage
+from redsys import libc
 from redsys.lock import NodeLock
 
 _MARK = "does not fit on its ancestors: "
@@ -123,13 +124,14 @@ class NodeHold:
                 elif status.info.startswith(_MARK) and not self._problems(path, rpmdb):
                     self._set_state(path, NodeState.ENABLE, "")
                     notes.append(f"{path} is coherent again and enabled")
-            except RedpakError as err:
+            except (RedpakError, OSError) as err:
                 notes.append(f"{path}: its state could not be set: {err}")
         return notes
 
     @staticmethod
     def _set_state(path: str, state: NodeState, info: str) -> None:
         run_as_owner(os.lstat(path).st_uid, lambda: set_state(path, state, info=info))
+        libc.syncfs(path)  # the sync filter of a transaction has kept set_state() from it
 
     def _problems(self, path: str, rpmdb: str) -> set[str]:
         nodes = [read_node(p) for p in nodes_between(self.node.path, path, self.descendants)]

@@ -258,8 +258,9 @@ class BundleChange:
         for note in self._contained.commit():
             tell(f"Node {leaf.alias}: {note}")
         remove_tree(self._incoming.directory)
-        print(f"Node {leaf.alias}: bundle {manifest.identity[:12]} applied, {len(headers)} packages"
-              f" installed, {len(erased)} erased.")
+        count = "1 package" if len(headers) == 1 else f"{len(headers)} packages"
+        print(f"Node {leaf.alias}: bundle {manifest.identity[:12]} applied, {count} installed,"
+              f" {len(erased)} erased.")
         return 0
 
     def _read_headers(self) -> list[Any]:

@@ -24,6 +24,10 @@ def run_manager(words: Sequence[str]) -> int:
         "--setopt", action="append", default=[], metavar="[REPO.]OPTION=VALUE",
         help="an option of dnf, or of a repository, for --save",
     )  # fmt: skip
+    # dnf4 has it for all commands.
+    parser.add_argument(
+        "--refresh", dest="freshest_metadata", action="store_true", help="for --adopt: look again"
+    )
     for ignored in (("-y", "--assumeyes"), ("-q", "--quiet")):
         parser.add_argument(*ignored, action="store_true", help=argparse.SUPPRESS)
     try:

@@ -16,6 +16,8 @@ import sys
 from collections.abc import Collection, Iterator
 from typing import NoReturn
 
+import rpm
+
 import redpak
 import redrpm
 import redsys
@@ -242,6 +244,8 @@ class ContainedTransaction:
         trim_environment()
         if in_process:
             bound_capabilities()
+            # rpm 6 unshares the network before a scriptlet, which has no power left for that here.
+            rpm.addMacro("__transaction_unshare", "%{nil}")
         if not self.privileged:
             seccomp.install_transaction_filter()
 

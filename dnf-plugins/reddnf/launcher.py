@@ -153,7 +153,7 @@ def _run_dnf4(arguments: list[str]) -> NoReturn:
             if directory and not os.path.exists(f"{dnf.const.PLUGINPATH}/redpak.py"):
                 self.pluginpath = [dnf.const.PLUGINPATH, directory]
             # dnf would look for it in the host's rpmdb, which Debian has in the home directory.
-            self.releasever = read_os_release().get("VERSION_ID") or None
+            self.releasever = read_os_release().get("VERSION_ID", "")
 
     started_as = os.getpid()
     status = dnf.cli.main.main(arguments, conf_class=LauncherConf)

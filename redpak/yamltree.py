@@ -117,6 +117,10 @@ def _fault(file: str, line: int, column: int, message: str, hint: str = "") -> C
                                 hint=hint)])
 
 
+def _too_deep(file: str, line: int, column: int) -> ConfigError:
+    return _fault(file, line, column, f"nests deeper than {MAX_DEPTH} levels")
+
+
 def _place(text: str, position: int) -> tuple[int, int]:
     line = text.count("\n", 0, position) + 1
     return line, position - text.rfind("\n", 0, position)
@@ -145,14 +149,17 @@ _UNCLOSED = {
 
 
 def _syntax_fault(error: yaml.YAMLError, data: bytes, file: str) -> ConfigError:
+    problem = getattr(error, "problem", None) or str(error).splitlines()[0]
+    mark = getattr(error, "problem_mark", None)
+    line, column = (mark.line + 1, mark.column + 1) if mark else (1, 1)
+    if "nesting depth" in problem:
+        # libyaml from 0.2.6 on has a limit too, met where it reads ahead of the events.
+        return _too_deep(file, line, column)
     unclosed = _UNCLOSED.get(getattr(error, "context", None) or "")
     if unclosed:
         mark = error.context_mark  # type: ignore[attr-defined]
         return _fault(file, mark.line + 1, mark.column + 1, f"is no valid YAML: {unclosed}",
                       "close it, and quote text that has quotes, brackets or braces")
-    mark = getattr(error, "problem_mark", None)
-    problem = getattr(error, "problem", None) or str(error).splitlines()[0]
-    line, column = (mark.line + 1, mark.column + 1) if mark else (1, 1)
     lines = data.decode("utf-8").split("\n")
     indent = re.match(r"\s*", lines[line - 1] if line <= len(lines) else "")
     hint = "check the indentation, quotes and colons here and in the line before"
@@ -195,10 +202,11 @@ def _events(data: bytes, file: str) -> Iterator[Any]:
             raise _fault(file, mark.line + 1, mark.column + 1,
                          f"uses the YAML tag {event.tag[:40]!a}",
                          "write plain values; quote text that starts with !")
-        if depth > MAX_DEPTH or values > MAX_VALUES:
+        if depth > MAX_DEPTH:
+            raise _too_deep(file, mark.line + 1, mark.column + 1)
+        if values > MAX_VALUES:
             raise _fault(file, mark.line + 1, mark.column + 1,
-                         f"nests deeper than {MAX_DEPTH} levels" if depth > MAX_DEPTH
-                         else f"has more than {MAX_VALUES} values")
+                         f"has more than {MAX_VALUES} values")
         yield event
 
 

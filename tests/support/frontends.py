@@ -32,3 +32,14 @@ def mark_as_dependency(package: str) -> list[str]:
 def unsigned(dnf4: str) -> str:
     """What dnf says of a package whose signature it does not accept."""
     return "Signature verification failed" if is_dnf5() else dnf4
+
+
+def stock_dnf(home: object) -> list[str]:
+    """The stock command, without repositories, and with what it keeps below home: its state, caches
+    and logs. Its rpmdb is where HOME's .rpmmacros says."""
+    dnf4 = ["dnf", "--disableplugin=*", f"--setopt=persistdir={home}/state"]
+    dnf5 = ["dnf5", "--disable-plugin=*", f"--setopt=system_state_dir={home}/state"]
+    return [*(dnf5 if is_dnf5() else dnf4), "-y", "--releasever=1",
+            "--setopt=reposdir=/nonexistent", "--setopt=gpgcheck=0",
+            "--setopt=localpkg_gpgcheck=0", f"--setopt=cachedir={home}/cache",
+            f"--setopt=logdir={home}"]

@@ -215,6 +215,22 @@ static int lock_slot(int directory, int slot)
     return fd;
 }
 
+/* Open directory `state` as the root of a read-only mount of its own. bwrap keeps the mark open as
+ * pid 1 of the application, which can so open it, too (/proc/1/fd): from a mount that has nothing
+ * above it no ".." leads on to the host. */
+static int open_alone(int state)
+{
+    int copy = copy_tree(state), fd = -1;
+
+    if (copy >= 0 && set_attributes(copy, READ_ONLY | NO_SUID | NO_DEVICES) == 0)
+        fd = openat(copy, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    int reason = errno;
+    if (copy >= 0)
+        close(copy);
+    errno = reason;
+    return fd;
+}
+
 /* The mark that an application runs on the layers of a family: a commit then leaves it the
  * directories it began with. It is a lock on RUNNING/N in the leaf's state directory, N the first
  * that is free; `slot` tells N, which also names the work directories. Who may not write there locks
@@ -237,7 +253,7 @@ int take_mark(const struct record *record, int *slot)
     }
     if (fd < 0) {
         *slot = 0;
-        fd = open_in(state, ".", O_RDONLY, NO_SYMLINKS);
+        fd = open_alone(state);
         if (fd < 0 || flock(fd, LOCK_SH) < 0) /* a commit may look at this moment */
             fail(FAILED, "%s: cannot mark that an application runs: %s", record->field[0],
                  strerror(errno));

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import socket
 import subprocess
 import threading
@@ -134,6 +135,29 @@ def test_no_process_leads_out(ground: Ground, node: Path) -> None:
         assert ground.output(node, "python3", "-c", script) == "No such process\n"
     inside = ground.output(node, "ls", "/")
     assert ground.output(node, "sh", "-c", "ls /proc/1/root/ 2>/dev/null || ls /") == inside
+
+
+def test_no_descriptor_of_the_first_process_leads_out(ground: Ground) -> None:
+    """bwrap keeps the mark of a running application open: a file of the leaf, or for who may not
+    write there its state directory."""
+    node = ground.node("core", exports=["- {mode: Overlay, mount: /stack, path: $NODE_PATH/lower}"])
+    ground.write(node / "lower/file", "")
+    ground.write(node / "private/secret", "not for it")
+    ground.write(ground.directory / "outside", "")
+    climb = ("for fd in /proc/1/fd/*; do for up in .. ../.. ../../..; do ls -a $fd/$up; "
+             "cat $fd/$up/private/secret; touch $fd/touched $fd/$up/touched; done; done 2>&1; "
+             "[ -e /proc/1/fd/1 ]")
+    running = node / ".redpak/running"
+    for _ in range(2):
+        running.mkdir(exist_ok=True)
+        assert "outside" not in ground.output(node, "sh", "-c", climb)
+        shutil.rmtree(running)
+        running.write_text("")  # now no mark can be made in it
+        seen = ground.output(node, "sh", "-c", climb)
+        assert "running" in seen, "the state directory is held"
+        assert "outside" not in seen and "not for it" not in seen
+        running.unlink()
+    assert not list(ground.directory.rglob("touched"))
 
 
 def test_a_descriptor_that_the_caller_left_open_does_not_cross(ground: Ground, node: Path) -> None:

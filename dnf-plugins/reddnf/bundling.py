@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from redcheck.reports import counted
 from redpak.errors import RedpakError
 from redpak.family import Family
 from redrpm.locking import lock_family
@@ -70,7 +71,7 @@ def run(family: Family, opts: Any, tell: Tell, download: Download) -> None:
     finally:
         for lock in locks:
             lock.release()
-    tell(f"Bundle {target}: {len(manifest.install)} packages to install,"
+    tell(f"Bundle {target}: {counted(len(manifest.install), 'package')} to install,"
          f" {len(manifest.erase)} to erase")
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from redcheck.engine import Options, check, locked
 from redcheck.manifest import freeze, read_manifest
+from redcheck.reports import counted
 from redcheck.scope import Request, read_scope
 from redcheck.thaw import thaw
 from redpak.errors import RedpakError
@@ -60,7 +61,8 @@ def _freeze(opts: Any, tell: Tell) -> None:
     except OSError as err:
         raise RedpakError(f"{opts.freeze}: cannot write: {err.strerror}") from err
     packages = sum(len(node["packages"]) for node in manifest.nodes.values())
-    tell(f"Froze {len(manifest.nodes)} nodes with {packages} packages in {opts.freeze}")
+    tell(f"Froze {counted(len(manifest.nodes), 'node')} with {counted(packages, 'package')} in"
+         f" {opts.freeze}")
 
 
 def _install(dnf: Again, place: str, packages: Sequence[str], *, forced: bool,

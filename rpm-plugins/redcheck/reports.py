@@ -58,10 +58,10 @@ def _summary(report: Report) -> str:
     layers = report.scope.checked
     nodes = sum(not layer.is_core for layer in layers)
     packages = sum(report.packages.values())
-    scope = f"{_count(nodes, 'node')}, {_count(packages, 'package')}"
+    scope = f"{counted(nodes, 'node')}, {counted(packages, 'package')}"
     if any(layer.is_core for layer in layers):
         scope = f"the core OS, {scope}"
-    counts = [_count(sum(each.severity is severity for each in report.findings), severity.value)
+    counts = [counted(sum(each.severity is severity for each in report.findings), severity.value)
               for severity in Severity
               if any(each.severity is severity for each in report.findings)]
     if report.accepted:
@@ -72,7 +72,8 @@ def _summary(report: Report) -> str:
     return f"{verdict}: {scope}" + (f"; {', '.join(counts)}" if counts else "")
 
 
-def _count(number: int, noun: str) -> str:
+def counted(number: int, noun: str) -> str:
+    """Such as "1 package" or "3 packages"."""
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 

@@ -18,6 +18,7 @@ import rpm
 from redcheck.engine import Options, check, locked
 from redcheck.findings import Finding, Severity
 from redcheck.manifest import Manifest, compare, decode
+from redcheck.reports import counted
 from redcheck.scope import Request, read_scope
 from redpak.create import restore_node
 from redpak.errors import RedpakError
@@ -58,7 +59,8 @@ def thaw(manifest: Manifest, top: str, *, main: Main, install: Install,
         elif os.path.lexists(place) and (not os.path.isdir(place) or os.listdir(place)):
             raise RedpakError(f"{place} is in the way, a node is to be there",
                               hint="remove it, or choose another redpath")
-        notify(f"Thawing node {node['alias']} in {place}: {len(node['packages'])} packages")
+        notify(f"Thawing node {node['alias']} in {place}: "
+               f"{counted(len(node['packages']), 'package')}")
         try:
             _build_node(place, path, node, manifest, main=main, install=install)
         except BaseException:

@@ -141,7 +141,9 @@ def remember_available(node: Node, names: Iterable[str]) -> None:
     left out.
     """
     file = f"{node.cache_dir}/{AVAILABLE}"
-    metadata = glob.glob(f"{glob.escape(node.cache_dir)}/*/repodata/repomd.xml")
+    # dnf5 has its metadata beside dnf4's.
+    caches = glob.escape(os.path.dirname(node.cache_dir))
+    metadata = glob.glob(f"{caches}/*/*/repodata/repomd.xml")
     try:
         newest = max((os.stat(path).st_mtime for path in metadata), default=0.0)
         if os.path.exists(file) and os.stat(file).st_mtime >= newest:

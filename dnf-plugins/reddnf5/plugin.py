@@ -115,6 +115,7 @@ class RedpakPlugin(libdnf5.plugin.IPlugin2_1):
     def repos_loaded(self) -> None:
         """The solver never sees another version of what an ancestor has."""
         if self._work:
+            self._work.remember_available()
             self._work.exclude_ancestors()
 
     @_hook

@@ -10,6 +10,7 @@ import libdnf5
 
 from reddnf.dnf5 import read_options, tell
 from reddnf5.arguments import NodeArguments
+from redpak.complete import remember_available
 from redpak.errors import RedpakError
 from redpak.expand import Caller
 from redpak.family import Family, load_family, load_main, resolve_redpath
@@ -85,6 +86,14 @@ class NodeWork:
         repos.filter_enabled(True)
         for repo in repos:
             _insist_on_signatures(repo.get_config())
+
+    def remember_available(self) -> None:
+        """Keep the names of what the repositories have, for completion."""
+        available = libdnf5.rpm.PackageQuery(self._base)
+        available.filter_available()
+        remember_available(
+            self._session.family.leaf, (package.get_name() for package in available)
+        )
 
     def exclude_ancestors(self) -> None:
         """Hide every available package that would replace one of an ancestor."""

@@ -1,4 +1,4 @@
-#compdef @COMMANDS@
+#compdef @COMMANDS@ dnf dnf5
 # SPDX-License-Identifier: Apache-2.0
 # Completion of redpak's commands in zsh. Made by scripts/generate-docs from tools/reddocs.
 
@@ -58,12 +58,41 @@ _redpak_packages() {
 _redpak_takes_value() {
     [[ $2 == -* && $2 != *=* ]] || return 1
     case $1 in
-    red-dnf) [[ " @DNF_VALUED@ " == *" $2 "* ]] ;;
+    red-dnf | dnf | dnf5) [[ " @DNF_VALUED@ " == *" $2 "* ]] ;;
     *) [[ " $(_redpak_static $1 "$3") " == *" $2= "* ]] ;;
     esac
 }
 
+# Plain dnf: the lines about nodes are ours, all others those of the completion that is behind us in
+# $fpath.
 _redpak() {
+    local service=${words[1]:t}
+    if [[ $service != dnf(|5) ]] || _redpak_is_ours; then
+        _redpak_line
+    elif (( $+functions[_$service] )); then
+        _$service
+    else
+        _default
+    fi
+}
+
+# The command is red-..., or there is none yet and --redpath came.
+_redpak_is_ours() {
+    local word previous=""
+    for word in ${words[2,CURRENT-1]} $PREFIX; do
+        if ! _redpak_takes_value dnf "$previous"; then
+            case $word in
+            red* | --red* | --rpath* | --rp=* | --rmain*) return 0 ;;
+            -*) ;;
+            *) return 1 ;;
+            esac
+        fi
+        previous=$word
+    done
+    return 1
+}
+
+_redpak_line() {
     local name=${words[1]:t} sub="" word previous="" redpak_node=${REDPATH-} option
     for word in ${words[2,CURRENT-1]}; do
         case $previous in --redpath|--rpath|--rp) redpak_node=$word ;; esac
@@ -97,7 +126,7 @@ _redpak_words() {
             _files
         fi
         ;;
-    red-dnf)
+    red-dnf | dnf | dnf5)
         if [[ -z $2 ]]; then
             _redpak_offer ${=$(_redpak_static red-dnf)}
         elif [[ $PREFIX == -* ]]; then

@@ -25,6 +25,13 @@ _PACKAGES = {
     "installed available": "info list repoquery provides",
     "repos": "repolist manager",
 }
+# dnf's own options with a value that may be the next word, in any of its versions.
+_DNF_VALUED = (
+    "-c --config -d --debuglevel -e --errorlevel -x --exclude --excludepkgs -R --randomwait --setopt "
+    "--repo --repoid --enablerepo --disablerepo --repofrompath --releasever --installroot --color "
+    "--forcearch --comment --enableplugin --disableplugin --disableexcludes --destdir --downloaddir "
+    "--advisory --advisories --bugzilla --bugzillas --cve --cves --sec-severity --secseverity"
+)
 _ROOT = Path(__file__).parent
 COMPLETIONS = "share/bash-completion/completions"
 
@@ -35,7 +42,7 @@ def completion_files() -> dict[str, str]:
     bash = _fill("redpak.bash", " ".join(names))
     files = {f"{COMPLETIONS}/red-dnf": bash,
              "share/zsh/site-functions/_redpak": _fill("redpak.zsh", " ".join(names)),
-             "share/bash_completion.d/redpak": (_ROOT / "redpak-dnf.bash").read_text("utf-8")}
+             "share/bash_completion.d/redpak": _fill("redpak-dnf.bash", "")}
     for name in names:
         if name != "red-dnf":
             files[f"{COMPLETIONS}/{name}"] = (
@@ -73,12 +80,10 @@ def _spell(options: list[Option]) -> str:
 
 
 def _dnf_valued() -> Iterator[str]:
-    for command in ("red-install", "red-manager"):
-        for option in options_of(("red-dnf", command)):
-            if option.value:
-                yield from option.names
-    yield from ("-c", "--config", "-d", "-e", "-x", "-R", "--setopt", "--repo", "--enablerepo",
-                "--disablerepo", "--releasever", "--exclude")
+    own = (option for command in ("red-install", "red-manager")
+           for option in options_of(("red-dnf", command)) if option.value)
+    yield from dict.fromkeys(name for option in own for name in option.names)
+    yield from _DNF_VALUED.split()
 
 
 def _kinds() -> Iterator[str]:

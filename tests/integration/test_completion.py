@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
 from pathlib import Path
 from typing import Iterator
 
@@ -100,23 +99,45 @@ def test_programs_of_the_node_are_completed_for_red_wrap(
     assert shell.press_tab(f"red-wrap --redpath={core.path}/child grab")[0].endswith(" grab-it ")
 
 
-def test_plain_dnf_completes_our_commands_and_keeps_its_own(
-    actor: Actor, core: TestNode, prefix: Path, pool: Path
+@pytest.fixture(params=["bash", "zsh"])
+def plain_shell(
+    request: pytest.FixtureRequest, actor: Actor, prefix: Path, pool: Path
+) -> Iterator[InteractiveShell]:
+    """A shell in which plain dnf and dnf5 are completed, by us and by the distribution."""
+    share = prefix / "share"
+    environ = {"XDG_DATA_DIRS": f"{share}:/usr/share", "COMPLETIONS": str(share)}
+    opened = InteractiveShell(request.param, actor, environ, pool.parent / "home")
+    if request.param == "bash":
+        opened.run(f". {prefix}/etc/bash_completion.d/redpak")
+    yield opened
+    opened.close()
+
+
+def test_plain_dnf_completes_our_commands(plain_shell: InteractiveShell, core: TestNode) -> None:
+    shell = plain_shell
+    node = f"--redpath={core.path}"
+    for dnf in ("dnf", "dnf5"):
+        assert shell.press_tab(f"{dnf} red-mana")[0] == f"{dnf} red-manager "
+    assert shell.press_tab(f"dnf red-remove {node} gr")[0].endswith(" grabber ")
+    assert shell.press_tab(f"dnf5 -q {node} red-install -y gree")[0].endswith(" greeting ")
+    assert shell.press_tab(f"dnf --redpath={core.path}/ch")[0].endswith("/core/child ")
+    line, shown = shell.press_tab("dnf5 -c /etc/dnf/dnf.conf red-re")
+    assert line.endswith(" red-re") and "red-repolist" in shown and "red-remove" in shown
+    assert shell.press_tab("dnf red-manager --state=Dis")[0].endswith("--state=Disable ")
+
+
+def test_plain_dnf_completes_what_is_not_ours_as_it_did(
+    plain_shell: InteractiveShell, core: TestNode, actor: Actor, pool: Path
 ) -> None:
-    shell = InteractiveShell("bash", actor, {"XDG_DATA_DIRS": f"{prefix}/share:/usr/share"},
-                             pool.parent / "home")
-    try:
-        shell.run(f". {prefix}/etc/bash_completion.d/redpak")
-        assert shell.press_tab("dnf red-mana")[0] == "dnf red-manager "
-        line, _ = shell.press_tab(f"dnf red-remove --redpath={core.path} gr")
-        assert line.endswith(" grabber ")
-        own = subprocess.run(["bash", "-c", "ls /usr/share/bash-completion/completions/dnf"],
-                             capture_output=True)
-        if own.returncode == 0:
-            assert shell.press_tab("dnf autorem")[0].rstrip() == "dnf autoremove"
-        assert shell.press_tab("dnf red-mana")[0] == "dnf red-manager "
-    finally:
-        shell.close()
+    """A command that only looks like ours (the package red-something) is dnf's business too."""
+    shell = plain_shell
+    shell.run("cd $HOME")
+    (pool.parent / "home/red-file.rpm").write_text("")
+    assert shell.press_tab("dnf autorem")[0].rstrip() == "dnf autoremove"
+    assert "grabber" not in shell.press_tab(f"dnf remove --redpath={core.path} gr")[1]
+    assert shell.press_tab("dnf install ./red-fi")[0].rstrip() == "dnf install ./red-file.rpm"
+    assert "red-manager" not in shell.press_tab("dnf -y install red")[1]
+    assert shell.press_tab("dnf red-mana")[0] == "dnf red-manager "
 
 
 def test_what_cannot_be_read_offers_nothing(actor: Actor, core: TestNode, pool: Path) -> None:

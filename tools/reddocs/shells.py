@@ -27,10 +27,11 @@ _PACKAGES = {
 }
 # dnf's own options with a value that may be the next word, in any of its versions.
 _DNF_VALUED = (
-    "-c --config -d --debuglevel -e --errorlevel -x --exclude --excludepkgs -R --randomwait --setopt "
-    "--repo --repoid --enablerepo --disablerepo --repofrompath --releasever --installroot --color "
-    "--forcearch --comment --enableplugin --disableplugin --disableexcludes --destdir --downloaddir "
-    "--advisory --advisories --bugzilla --bugzillas --cve --cves --sec-severity --secseverity"
+    "-c --config -d --debuglevel -e --errorlevel -x --exclude --excludepkgs -R --randomwait"
+    " --setopt --repo --repoid --enablerepo --disablerepo --repofrompath --releasever"
+    " --installroot --color --forcearch --comment --enableplugin --disableplugin"
+    " --disableexcludes --destdir --downloaddir --advisory --advisories --bugzilla --bugzillas"
+    " --cve --cves --sec-severity --secseverity"
 )
 _ROOT = Path(__file__).parent
 COMPLETIONS = "share/bash-completion/completions"

@@ -3,10 +3,13 @@
 
 from __future__ import annotations
 
+# The first that is there counts.
+OS_RELEASE_FILES = ("/etc/os-release", "/usr/lib/os-release")
+
 
 def read_os_release() -> dict[str, str]:
     """The core OS's os-release, quotes taken off; empty when it has none."""
-    for file in ("/etc/os-release", "/usr/lib/os-release"):
+    for file in OS_RELEASE_FILES:
         try:
             with open(file, encoding="utf-8", errors="replace") as stream:
                 pairs = (line.strip().partition("=") for line in stream)

@@ -60,11 +60,14 @@ OPTIONS = (
            "that gave it; start nothing"),
     Option(("--help", "-h"), "", "print this"),
     Option(("--version",), "", "print the version"),
-    # From the launcher, red-wrap: where it is, the key of the plan that it looked for, and whether
-    # the kernel lacks the calls to make mounts with.
+    # From the launcher, red-wrap: where it is, the key of the plan that it looked for, whether the
+    # kernel lacks the calls to make mounts with, and which signals the caller ignores that Python
+    # ignores itself.
     Option(("--launcher",), "PATH", ""),
     Option(("--warm",), "KEY", ""),
     Option(("--old-kernel",), "", ""),
+    Option(("--ignores-pipe",), "", ""),
+    Option(("--ignores-xfsz",), "", ""),
 )
 
 
@@ -132,7 +135,23 @@ def run_options(options: Options) -> int:
         raise LaunchError("no command given", hint="write it after the options: red-wrap "
                           "--redpath=DIR -- COMMAND")
     from redwrap.launch import launch
-    return launch(options, os.environ)
+    return launch(options, caller_environment(), os.environ.get("redpak_MAIN"))
+
+
+def caller_environment() -> dict[str, str]:
+    """The environment as the caller gave it: Python adds LC_CTYPE to its own (PEP 538), an
+    installation in a prefix redpak_MAIN. Raises RedpakError without /proc."""
+    try:
+        with open("/proc/self/environ", "rb") as stream:
+            entries = os.fsdecode(stream.read()).split("\0")
+    except OSError as err:
+        raise LaunchError(f"/proc/self/environ: {err.strerror}", hint="mount /proc") from err
+    environ: dict[str, str] = {}
+    for entry in entries:
+        name, given, value = entry.partition("=")
+        if given:
+            environ.setdefault(name, value)
+    return environ
 
 
 def main(arguments: Optional[Sequence[str]] = None) -> int:

@@ -10,12 +10,14 @@ every file it came from, the variables and names it depends on, the paths that m
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Iterator, Mapping, Sequence
 
 from redpak.effective import EffectiveConfig
 from redpak.errors import TYPE_CHECKING
 from redpak.family import Family
 from redpak.node import CONFIG_FILES, STATUS_FILE
+from redpak.osrelease import OS_RELEASE_FILES
 from redpak.schema import EnvironMode
 from redpak.values import dataclass
 from redwrap.encode import Record, write_records
@@ -74,16 +76,17 @@ def is_lasting(plan: LaunchPlan, config: EffectiveConfig) -> bool:
 
 def list_conditions(plan: LaunchPlan, context: Context) -> Optional[list[Record]]:
     """What must hold for the plan; None when a file of it was changed just now."""
-    stamps = [_stamp(path, context.started) for path in _files(plan, context)]
-    found = [stamp for stamp in stamps if stamp is not None]
-    if len(found) < len(stamps):
+    states = [_state(path, context.started) for path in _files(plan, context)]
+    found = [state for state in states if state is not None]
+    if len(found) < len(states):
         return None
     return [("key", context.key), *(("say", text) for text in context.messages), *found,
             *_conditions(plan, context), *_paths(plan, context)]
 
 
 def _files(plan: LaunchPlan, context: Context) -> Iterator[str]:
-    """Every file that the plan came from; a link and what it leads to."""
+    """Every file that the plan came from, or would if it were there; a link and what it leads to.
+    """
     family, tags, used = context.family, context.config.tags, _used_names(plan, context)
     found = [family.main.file, plan.bwrap, context.launcher, os.path.abspath(__file__)]
     for node in family.nodes:
@@ -92,10 +95,9 @@ def _files(plan: LaunchPlan, context: Context) -> Iterator[str]:
     found += [step.profile for step in plan.operations
               if isinstance(step, Seccomp) and step.profile.startswith("/")]
     if used & {"USER", "LOGNAME"} or tags.set_user or tags.set_group:
-        found += [path for path in _ACCOUNTS if os.path.exists(path)]
+        found += _ACCOUNTS
     if "REDPESK_VERSION" in used:
-        found += [path for path in ("/etc/os-release", "/usr/lib/os-release")
-                  if os.path.exists(path)]
+        found += OS_RELEASE_FILES
     for path in dict.fromkeys(found):
         yield path
         if os.path.realpath(path) != path:
@@ -110,11 +112,13 @@ def _used_names(plan: LaunchPlan, context: Context) -> frozenset[str]:
     return used | inherited | (_COMMAND_NAMES if plan.commands else frozenset())
 
 
-def _stamp(path: str, started: int) -> Optional[Record]:
-    """The state of `path`; None when it is gone or was changed just now."""
+def _state(path: str, started: int) -> Optional[Record]:
+    """What must be so of `path`; None when it was changed just now, or cannot be looked at."""
     try:
         status = os.lstat(path)
-        target = os.readlink(path) if os.path.islink(path) else ""
+        target = os.readlink(path) if stat.S_ISLNK(status.st_mode) else ""
+    except (FileNotFoundError, NotADirectoryError):
+        return ("absent", path)
     except OSError:
         return None
     if status.st_ctime_ns > started - _RACY_NS:
@@ -145,8 +149,10 @@ def _conditions(plan: LaunchPlan, context: Context) -> Iterator[Record]:
 def _paths(plan: LaunchPlan, context: Context) -> Iterator[Record]:
     """What must be there, and what must not."""
     if not context.bwrap_named:
-        for directory in _searched_before(plan.bwrap, context.environ.get("PATH", os.defpath)):
-            yield ("no-tool", f"{directory}/bwrap")
+        for path in bwraps_along(context.environ):
+            if os.path.abspath(path) == plan.bwrap:
+                break
+            yield ("no-tool", path)
     for path in _absent_files(context.family):
         yield ("absent", path)
     for bind in plan.left_out:
@@ -162,13 +168,10 @@ def _paths(plan: LaunchPlan, context: Context) -> Iterator[Record]:
         yield ("no-link", path)
 
 
-def _searched_before(found: str, search: str) -> Iterator[str]:
-    """The directories of PATH that come before the one of `found`."""
-    for directory in search.split(":"):
-        if os.path.join(directory, "bwrap") == found:
-            return
-        if directory:
-            yield directory
+def bwraps_along(environ: Mapping[str, str]) -> list[str]:
+    """Where the absolute directories of PATH would have bwrap."""
+    return [os.path.join(directory, "bwrap") for directory in environ.get(
+        "PATH", os.defpath).split(":") if directory.startswith("/")]
 
 
 def _absent_files(family: Family) -> Iterator[str]:

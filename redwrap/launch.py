@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import time
 from collections.abc import Iterator, Mapping
@@ -11,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from redpak.effective import EffectiveConfig
 from redpak.expand import Caller
 from redpak.family import Family, load_family, load_main, resolve_redpath
+from redpak.load import LINKER_VARIABLES
 from redpak.merge import merge_family
 from redpak.values import replace
 from redsys.lock import NodeLock, lock_node
@@ -18,6 +20,7 @@ from redwrap.cli import Options
 from redwrap.compiled import (
     VOLATILE,
     Context,
+    bwraps_along,
     inherited_names,
     is_lasting,
     list_conditions,
@@ -32,18 +35,15 @@ from redwrap.plan import LaunchPlan, PlanBuilder
 from redwrap.sources import check_mount_points, prepare_sources
 from redwrap.state import make_state_directories
 
-# ld.so(8): what steers the dynamic linker or makes libc load code, bwrap's included. It never
-# crosses, whatever the configuration inherits; LD_LIBRARY_PATH is made from the tag ldpath.
-LINKER_PREFIXES = ("LD_", "GLIBC_TUNABLES", "GCONV_PATH", "LOCPATH", "NLSPATH", "MALLOC_")
-
-
-def launch(options: Options, caller_environ: Mapping[str, str]) -> int:
-    """Do what the command line asks for. Returns only after --dump-only. Raises RedpakError."""
+def launch(options: Options, caller_environ: Mapping[str, str], default_main: str | None) -> int:
+    """Do what the command line asks for; `default_main` is the main.yaml when it names none.
+    Returns only after --dump-only. Raises RedpakError."""
     started = time.time_ns()
+    # They never cross, whatever the configuration inherits; bwrap must not obey them either.
     environ = {key: value for key, value in caller_environ.items()
-               if not key.startswith(LINKER_PREFIXES)}
+               if not key.startswith(LINKER_VARIABLES)}
     redpath = resolve_redpath(options.text("redpath"), environ)
-    main = load_main(options.text("rmain"), environ, admin=options.has("admin"))
+    main = load_main(options.text("rmain") or default_main, environ, admin=options.has("admin"))
     family = load_family(redpath, main=main, admin=options.has("admin"), force=options.has("force"))
     lock = lock_family(family)
     config = merge_family(family, environ=environ, caller=Caller.current(),
@@ -78,7 +78,10 @@ def launch(options: Options, caller_environ: Mapping[str, str]) -> int:
         conditions = list_conditions(plan, context)
         if conditions is not None:
             store_plan([*conditions, *records], context)
-    execute(plan, write_records(records), options.command, environ, lock=lock, launcher=launcher)
+    execute(plan, write_records(records), options.command, environ, lock=lock, launcher=launcher,
+            ignored=[number for key, number in (("ignores_pipe", signal.SIGPIPE),
+                                                ("ignores_xfsz", signal.SIGXFSZ))
+                     if options.has(key)])
 
 
 def show_plan(plan: LaunchPlan, config: EffectiveConfig, options: Options) -> str:
@@ -114,10 +117,9 @@ def _lock(path: str) -> NodeLock:
 
 
 def find_bwrap(option: str | None, environ: Mapping[str, str]) -> str:
-    """The bubblewrap to use: --bwrap, else from PATH. Raises LaunchError."""
-    search = [""] if option else environ.get("PATH", os.defpath).split(":")
-    found = next((path for path in (os.path.join(directory, option or "bwrap")
-                                    for directory in search)
+    """The bubblewrap to use: --bwrap, else from the absolute directories of PATH: what lies where
+    the caller happens to be is never run. Raises LaunchError."""
+    found = next((path for path in ([option] if option else bwraps_along(environ))
                   if os.path.isfile(path) and os.access(path, os.X_OK)), None)
     if found is None:
         raise LaunchError(f"{option or 'bwrap'}: bubblewrap not found",

@@ -64,7 +64,6 @@ static _Noreturn void become_shell(const struct command *command)
 
 void start_commands(struct plan *plan)
 {
-    signal(SIGCHLD, SIG_DFL); /* a caller that ignores it would leave us nothing to wait for */
     for (size_t at = 0; at < plan->command_count; at++) {
         struct command *command = &plan->commands[at];
         /* A file, not a pipe: a command that writes much must not wait for us to read. */

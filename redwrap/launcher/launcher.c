@@ -5,9 +5,11 @@
  */
 #include "launcher.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -95,13 +97,33 @@ static void clean_environment(void)
     *kept = NULL;
 }
 
-/* A descriptor that the caller left open would be a way out of the namespace. */
+/* The caller may have closed some of these: what is opened next would get their numbers. */
+static void open_standard_descriptors(void)
+{
+    int fd;
+
+    do {
+        fd = open("/dev/null", O_RDWR);
+    } while (fd >= 0 && fd <= STDERR_FILENO);
+    if (fd >= 0)
+        close(fd);
+}
+
+/* A descriptor that the caller left open would be a way out of the namespace. Before Linux 5.11 each
+ * is asked for: it may have a number above today's limit. */
 static void close_on_exec(void)
 {
     if (syscall(SYS_close_range, 3U, ~0U, CLOSE_ON_EXEC) == 0)
         return;
-    for (int fd = 3, most = (int)sysconf(_SC_OPEN_MAX); fd < most; fd++)
-        (void)fcntl(fd, F_SETFD, FD_CLOEXEC);
+    DIR *open_now = opendir("/proc/self/fd");
+    if (open_now == NULL)
+        fail(FAILED, "/proc/self/fd: %s; mount /proc", strerror(errno));
+    for (struct dirent *entry; (entry = readdir(open_now)) != NULL;) {
+        int fd = (int)strtol(entry->d_name, NULL, 10);
+        if (fd > STDERR_FILENO)
+            (void)fcntl(fd, F_SETFD, FD_CLOEXEC);
+    }
+    closedir(open_now);
 }
 
 /* What a warm launch must know of the command line. */
@@ -123,6 +145,12 @@ static const char *option_value(const char *const *names, char ***word)
             return *++*word;
     }
     return NULL;
+}
+
+/* Whether a path means the same in every directory of the caller: a key does not have that. */
+static bool is_same_everywhere(const char *path)
+{
+    return path == NULL || *path == '\0' || *path == '/';
 }
 
 static bool parse_request(char **argv, struct request *request)
@@ -148,7 +176,8 @@ static bool parse_request(char **argv, struct request *request)
             return false;
     }
     request->command = word;
-    return *word != NULL && request->path != NULL && *request->path == '/';
+    return *word != NULL && request->path != NULL && *request->path == '/' &&
+           is_same_everywhere(request->main) && is_same_everywhere(request->bwrap);
 }
 
 /* Who asks, with which options: a plan is for one key. */
@@ -253,6 +282,13 @@ static _Noreturn void execute(const char *number, char **command)
     launch(&plan, command);
 }
 
+static bool is_ignored(int number)
+{
+    struct sigaction action;
+
+    return sigaction(number, NULL, &action) == 0 && action.sa_handler == SIG_IGN;
+}
+
 /* Become the Python half, which does everything. Installed it lies beside this program; in a
  * checkout, with the modules above. */
 static _Noreturn void become_cold(char **argv, const char *key)
@@ -272,7 +308,7 @@ static _Noreturn void become_cold(char **argv, const char *key)
     }
     while (argv[words] != NULL)
         words++;
-    char **all = allocate((size_t)(words + 8) * sizeof *all);
+    char **all = allocate((size_t)(words + 10) * sizeof *all);
     for (; *start != NULL; start++)
         all[count++] = *start;
     snprintf(launcher, sizeof launcher, "--launcher=%s", self);
@@ -281,6 +317,10 @@ static _Noreturn void become_cold(char **argv, const char *key)
         all[count++] = warm;
     if (!has_mount_calls())
         all[count++] = "--old-kernel";
+    if (is_ignored(SIGPIPE))
+        all[count++] = "--ignores-pipe";
+    if (is_ignored(SIGXFSZ))
+        all[count++] = "--ignores-xfsz";
     memcpy(all + count, argv + 1, (size_t)words * sizeof *all);
     execv(all[0], all);
     fail(FAILED, "%s: %s; install redpak again", all[0], strerror(errno));
@@ -294,8 +334,14 @@ int main(int argc, char **argv)
     struct plan plan;
     char *key = NULL;
 
+    open_standard_descriptors();
+    signal(SIGCHLD, SIG_DFL); /* a caller that ignores it would leave us nothing to wait for */
     if (length <= 0 || argc < 1)
         fail(FAILED, "/proc/self/exe cannot be read; mount /proc");
+    /* The environment and the command line are the caller's: they must not steer another's rights. */
+    if (getuid() != geteuid() || getgid() != getegid())
+        fail(FAILED, "%s runs with the rights of another user or group than its caller's; take its "
+             "set-user-ID bit away, or that of the program that calls it", self);
     clean_environment();
     if (argc > 1 && strncmp(argv[1], EXECUTE, sizeof EXECUTE - 1) == 0)
         execute(argv[1] + sizeof EXECUTE - 1, argv + 2);

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from support.actors import actor_kinds, find_actor
-from support.wrapping import Ground, copy_red_wrap, make_ground
+from support.wrapping import WITHOUT_CALLS, Ground, copy_red_wrap, make_ground
 
 
 @pytest.fixture(scope="module")
@@ -167,6 +167,43 @@ def test_a_descriptor_that_the_caller_left_open_does_not_cross(ground: Ground, n
         for _ in range(2):
             done = ground.actor.run(["bash", "-c", script])
             assert done.stdout.split() == ["0", "1", "2", "3"], (number, done.stderr)
+
+
+WITHOUT_CLOSE_RANGE = WITHOUT_CALLS.replace("442", "436").replace("mount_setattr", "close_range")
+
+
+def test_descriptors_are_closed_without_close_range(ground: Ground, node: Path) -> None:
+    """Before Linux 5.11; whatever today's limit of descriptors is."""
+    ground.settle()
+    for _ in range(2):
+        done = ground.actor.run([
+            "bash", "-c", 'exec 100</; ulimit -n 50; exec "$@"', "bash", "python3", "-c",
+            WITHOUT_CLOSE_RANGE, ground.command, f"--redpath={node}", "ls", "/proc/self/fd"])
+        assert done.stdout.split() == ["0", "1", "2", "3"], done.stderr
+
+
+def test_standard_descriptors_that_the_caller_closed_are_dev_null(
+        ground: Ground, node: Path) -> None:
+    """And not the next file that somebody opens."""
+    ground.settle()
+    for _ in range(2):
+        done = ground.actor.run([
+            "bash", "-c", 'exec "$@" <&- 2>&-', "bash", ground.command, f"--redpath={node}",
+            "readlink", "/proc/self/fd/0", "/proc/self/fd/2"])
+        assert done.stdout == "/dev/null\n/dev/null\n"
+
+
+def test_the_rights_of_a_set_user_id_program_are_not_used(ground: Ground, node: Path) -> None:
+    if ground.actor.kind != "user" or os.geteuid() != 0:
+        pytest.skip("needs a second user: run as root")
+    command = ground.directory / "red-wrap"
+    shutil.copy(ground.command, command)
+    command.chmod(0o4755)
+    done = ground.actor.run([command, f"--redpath={node}", "id", "-u"])
+    assert (done.returncode, done.stdout) == (125, "")
+    assert done.stderr == (
+        f"red-wrap: error: {command} runs with the rights of another user or group than its "
+        "caller's; take its set-user-ID bit away, or that of the program that calls it\n")
 
 
 def test_a_descriptor_that_is_exported_crosses_as_a_file(ground: Ground) -> None:

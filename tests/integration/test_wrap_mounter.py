@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from support.actors import actor_kinds, find_actor
-from support.wrapping import Ground, copy_red_wrap, make_ground
+from support.wrapping import WITHOUT_CALLS, Ground, copy_red_wrap, make_ground
 
 
 @pytest.fixture(scope="module")
@@ -175,18 +175,6 @@ def test_a_private_overlay_does_not_follow_a_link_out_of_the_node(ground: Ground
     assert done.returncode == 125
     assert f"{node}/private/overlay is a symbolic link to {outside}" in done.stderr
     assert list(outside.iterdir()) == []
-
-
-WITHOUT_CALLS = """\
-import ctypes, os, struct, sys
-# Answer ENOSYS to mount_setattr(2), as Linux before 5.12 does.
-program = [(0x20, 0, 0, 0), (0x15, 0, 1, 442), (6, 0, 0, 0x00050000 | 38), (6, 0, 0, 0x7FFF0000)]
-code = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *step) for step in program))
-filter = struct.pack("HxxxxxxQ", len(program), ctypes.addressof(code))
-libc = ctypes.CDLL(None, use_errno=True)
-assert libc.prctl(38, 1, 0, 0, 0) == 0 and libc.prctl(22, 2, filter) == 0, ctypes.get_errno()
-os.execv(sys.argv[1], sys.argv[1:])
-"""
 
 
 def test_on_an_old_kernel_bubblewrap_makes_the_mounts(ground: Ground) -> None:

@@ -67,11 +67,34 @@ def test_an_unchanged_node_is_launched_warm(ground: Ground, node: Path) -> None:
     assert ground.plan(node).stat().st_mode & 0o777 == 0o600
 
 
-def test_a_warm_launch_equals_a_cold_one(ground: Ground, node: Path) -> None:
-    words = ("sh", "-c", "env | sort; cat /proc/mounts; id; umask; ls -l /proc/self/fd | wc -l")
-    warm = ground.output(node, *words)
-    ground.plan(node).unlink()
-    assert warm == ground.output(node, *words)
+CALLERS = {
+    "as it is": 'exec "$@"',
+    "ignoring signals": 'trap "" INT QUIT HUP PIPE USR1 XFSZ CHLD; exec "$@"',
+    "with limits": 'ulimit -S -n 64; ulimit -S -u 4000; ulimit -c 0; umask 077; exec "$@"',
+    "without an environment": 'exec env -i redpak_MAIN="$redpak_MAIN" "$@"',
+    "without stdin": 'exec "$@" <&-',
+    "without stdin and stderr": 'exec "$@" <&- 2>&-',
+}
+
+
+@pytest.mark.parametrize("caller", CALLERS)
+@pytest.mark.parametrize("mode", ["Restricted", "Overlay"])
+def test_a_warm_launch_equals_a_cold_one(ground: Ground, mode: str, caller: str) -> None:
+    node = ground.node("core", environ=SHOW, exports=[
+        "- {mode: Execfd, mount: /etc/who, path: 'echo $LEAF_ALIAS'}",
+        f"- {{mode: {mode}, mount: /layer, path: $NODE_PATH/layer}}"])
+    (node / "layer").mkdir()
+    script = ("env | sort; cat /etc/who /proc/mounts /proc/self/limits; id; umask; pwd; "
+              "readlink /proc/self/fd/* | sed 's/[0-9]*//g'; "
+              "grep -E 'Sig(Blk|Ign)|Cap|Groups|NoNew|Umask' /proc/self/status")
+    argv = ["bash", "-c", CALLERS[caller], "bash", str(ground.command), f"--redpath={node}", "--",
+            "sh", "-c", script]
+    ground.settle()
+    cold = ground.actor.run(argv)
+    assert cold.returncode == 0 and ("core\n" in cold.stdout), cold.stderr
+    assert ground.plan(node).exists()
+    warm = ground.actor.run(argv)
+    assert (warm.returncode, warm.stdout, warm.stderr) == (0, cold.stdout, cold.stderr)
 
 
 def test_changed_content_is_noticed(ground: Ground, node: Path) -> None:
@@ -120,6 +143,32 @@ def test_changes_of_main_yaml_and_another_one_are_noticed(ground: Ground, node: 
     assert ground.output(node, "hostname") == "core\n"
     edit(ground.main, "hostname: $LEAF_ALIAS", "hostname: changed")
     assert ground.output(node, "hostname") == "changed\n"
+
+
+def test_a_relative_path_is_looked_up_where_the_caller_is(ground: Ground, node: Path) -> None:
+    """The plan of one directory is not for another."""
+    for name in ("one", "two"):
+        edit(ground.write(ground.directory / name / "main.yaml", ground.main.read_text()),
+             "hostname: $LEAF_ALIAS", f"hostname: {name}")
+        ground.script(ground.directory / name / "tool", f"echo {name}")
+    ground.settle()
+    for name in ("one", "one", "two"):
+        for option, said in (("--rmain=main.yaml", name), ("--bwrap=./tool", name)):
+            assert ground.output(node, "hostname", options=[option],
+                                 cwd=ground.directory / name) == f"{said}\n"
+        assert ground.output(node, "hostname", env={"redpak_MAIN": "main.yaml"},
+                             cwd=ground.directory / name) == f"{name}\n"
+
+
+def test_a_bubblewrap_where_the_caller_happens_to_be_is_not_run(
+        ground: Ground, node: Path) -> None:
+    ground.script(ground.directory / "bwrap", "echo somebody else\'s")
+    for search in (".", "", "sub/.."):
+        search = f"{search}:{ground.actor.environ['PATH']}"
+        ground.settle()
+        for _ in range(2):
+            assert ground.output(node, "echo", "fine", env={"PATH": search},
+                                 cwd=ground.directory) == "fine\n"
 
 
 def test_changes_of_an_ancestor_are_noticed(ground: Ground, node: Path) -> None:

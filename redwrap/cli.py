@@ -135,7 +135,7 @@ def run_options(options: Options) -> int:
         raise LaunchError("no command given", hint="write it after the options: red-wrap "
                           "--redpath=DIR -- COMMAND")
     from redwrap.launch import launch
-    return launch(options, caller_environment(), os.environ.get("redpak_MAIN"))
+    return launch(options, caller_environment(), os.environ)
 
 
 def caller_environment() -> dict[str, str]:

@@ -29,8 +29,9 @@ if TYPE_CHECKING:
     from typing import Optional
 
 PLAN_FILE = "launch"
-# A file changed this shortly before (ns) may change again without a new time stamp.
-_RACY_NS = 50_000_000
+# A file changed this shortly before (ns) may change again without a new time stamp; the second is
+# for file systems without parts of a second in theirs, vfat's are of two.
+_RACY_NS, _COARSE_RACY_NS = 50_000_000, 2_050_000_000
 # Names whose value is another at each launch; commands get them from the launcher.
 VOLATILE = frozenset(("PID", "UUID", "TODAY"))
 # Names that have a value whatever the environment says: redpak.expand.family_names, own_names.
@@ -121,7 +122,8 @@ def _state(path: str, started: int) -> Optional[Record]:
         return ("absent", path)
     except OSError:
         return None
-    if status.st_ctime_ns > started - _RACY_NS:
+    racy = _RACY_NS if status.st_ctime_ns % 10**9 else _COARSE_RACY_NS
+    if status.st_ctime_ns > started - racy:
         return None
     return ("stamp", f"{status.st_dev}:{status.st_ino}:{status.st_size}:"
             f"{_seconds(status.st_mtime_ns)}:{_seconds(status.st_ctime_ns)}", path, target)

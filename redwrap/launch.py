@@ -35,15 +35,17 @@ from redwrap.plan import LaunchPlan, PlanBuilder
 from redwrap.sources import check_mount_points, prepare_sources
 from redwrap.state import make_state_directories
 
-def launch(options: Options, caller_environ: Mapping[str, str], default_main: str | None) -> int:
-    """Do what the command line asks for; `default_main` is the main.yaml when it names none.
-    Returns only after --dump-only. Raises RedpakError."""
+
+def launch(options: Options, caller_environ: Mapping[str, str],
+           own_environ: Mapping[str, str]) -> int:
+    """Do what the command line asks for; `own_environ` is the caller's and what this installation
+    adds, its main.yaml. Returns only after --dump-only. Raises RedpakError."""
     started = time.time_ns()
     # They never cross, whatever the configuration inherits; bwrap must not obey them either.
     environ = {key: value for key, value in caller_environ.items()
                if not key.startswith(LINKER_VARIABLES)}
     redpath = resolve_redpath(options.text("redpath"), environ)
-    main = load_main(options.text("rmain") or default_main, environ, admin=options.has("admin"))
+    main = load_main(options.text("rmain"), own_environ, admin=options.has("admin"))
     family = load_family(redpath, main=main, admin=options.has("admin"), force=options.has("force"))
     lock = lock_family(family)
     config = merge_family(family, environ=environ, caller=Caller.current(),

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
 import time
 from pathlib import Path
 
@@ -126,6 +127,35 @@ def test_a_change_right_after_a_launch_is_noticed(ground: Ground, node: Path) ->
         edit(node / "etc/redpack.yaml", ground.output(
             node, "sh", "-c", "echo $SHOWN").strip(), value)
         assert ground.output(node, "sh", "-c", "echo $SHOWN").strip() == value
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root to mount")
+def test_a_change_within_the_time_stamps_second_is_noticed(ground: Ground) -> None:
+    """Some file systems of small devices (ext4 with small inodes, vfat, jffs2) have no parts of a
+    second."""
+    image, place = ground.directory / "image", ground.directory / "coarse"
+    place.mkdir()
+    with image.open("wb") as stream:
+        stream.truncate(8 << 20)
+    for command in (["/usr/sbin/mkfs.ext4", "-q", "-I", "128", image],
+                    ["mount", "-o", "loop", image, place]):
+        done = subprocess.run(command, capture_output=True, text=True)
+        if done.returncode:
+            pytest.skip(f"needs mkfs.ext4 and a loop device: {done.stderr.strip()}")
+    try:
+        node = ground.node("coarse/core", environ=SHOW)
+        config = node / "etc/redpack.yaml"
+        time.sleep(1.1 - time.time() % 1)  # early in a second
+        for value in ("two", "six"):
+            edit(config, shown(ground, node), value)
+            time.sleep(0.1)
+            assert shown(ground, node) == value
+        assert config.stat().st_mtime_ns % 10**9 == 0
+        time.sleep(2.2)
+        shown(ground, node)
+        assert is_warm(ground, node)
+    finally:
+        subprocess.run(["umount", place], check=True)
 
 
 def test_changes_of_the_status_are_noticed(ground: Ground, node: Path) -> None:

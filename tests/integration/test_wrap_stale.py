@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -96,6 +97,18 @@ def test_a_warm_launch_equals_a_cold_one(ground: Ground, mode: str, caller: str)
     assert ground.plan(node).exists()
     warm = ground.actor.run(argv)
     assert (warm.returncode, warm.stdout, warm.stderr) == (0, cold.stdout, cold.stderr)
+
+
+def test_an_installation_adds_nothing_to_the_environment(ground: Ground, prefix: Path) -> None:
+    """Not even the first time, when its main.yaml has to be found."""
+    environ = {key: value for key, value in ground.actor.environ.items() if key != "redpak_MAIN"}
+    installed = Ground(replace(ground.actor, environ=environ), ground.directory,
+                       prefix / "bin/red-wrap")
+    node = ground.node("core", environ=SHOW)
+    ground.settle()
+    cold = installed.output(node, "env")
+    assert ground.plan(node).exists() and "redpak_MAIN" not in cold
+    assert installed.output(node, "env") == cold
 
 
 def test_changed_content_is_noticed(ground: Ground, node: Path) -> None:

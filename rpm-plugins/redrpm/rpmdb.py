@@ -13,15 +13,16 @@ import os
 import shutil
 import sqlite3
 import tempfile
+import time
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from typing import Any, Optional
 
 import rpm
 
 from redpak.errors import RedpakError
 from redpak.family import Family
-from redpak.values import dataclass, replace
+from redpak.values import dataclass, field, replace
 from redrpm.rows import copy_rows, is_sqlite
 from redsys.run import run
 from redsys.trees import remove_tree
@@ -31,6 +32,11 @@ _HEADER_MAGIC = b"\x8e\xad\xe8\x01\0\0\0\0"
 # Locks and sqlite's shared memory belong to the place, not to the data.
 _TRANSIENT = (".rpm.lock", "rpmdb.sqlite-shm", ".dbenv.lock", ".migratedb")
 _CACHE_INDEX = "members.json"
+# How often, and how many seconds apart, a copy of an rpmdb that is being changed is tried.
+_ATTEMPTS, _PAUSE = 100, 0.05
+
+# Of each file of an rpmdb: its name, and what is another when the file is.
+State = list[list[Any]]
 
 
 @dataclass(frozen=True)
@@ -54,12 +60,14 @@ class FamilyRpmdb:
     """A merged rpmdb in ``directory``.
 
     ``packages`` is what it held when it was read, by number; ``complete`` is false when a shadowed
-    package was left out, which may come back when the one that shadows it goes.
+    package was left out, which may come back when the one that shadows it goes. ``states`` are
+    those of its members before they were read, by owner.
     """
 
     directory: str
     packages: Mapping[int, Installed]
     complete: bool = True
+    states: Mapping[str, State] = field(default_factory=dict)
 
 
 @contextmanager
@@ -139,16 +147,20 @@ def build_family_rpmdb(
     a directory that an earlier command may have left with publish_cache(); it is used when every
     member is unchanged since. Members are only ever read from copies. Raises RedpakError.
     """
-    present = [member for member in members if database_files(member.directory)]
+    # Read before the members are: when one changes meanwhile, no cache will be taken for it.
+    states = {member.owner: _read_state(member.directory) for member in members}
+    states = {owner: state for owner, state in states.items() if state}
+    present = [member for member in members if member.owner in states]
     os.makedirs(directory)
     if cache is not None and not forced:
-        cached = _load_cache(cache, _cache_key(present), directory)
+        cached = _load_cache(cache, _cache_key(states), directory)
         if cached is not None:
-            return FamilyRpmdb(directory, cached)
+            return FamilyRpmdb(directory, cached, states=states)
     with tempfile.TemporaryDirectory(dir=os.path.dirname(directory)) as work:
         copies = [copy_member(member, f"{work}/{n}") for n, member in enumerate(present)]
-        hidden = _find_shadowed(copies, forced)
-        return FamilyRpmdb(directory, _merge(copies, hidden, directory), complete=not any(hidden))
+        hidden = _find_shadowed(copies, forced, leaf=members[-1].owner)
+        packages = _merge(copies, hidden, directory)
+        return FamilyRpmdb(directory, packages, complete=not any(hidden), states=states)
 
 
 def names_of_member(member: Member) -> set[str]:
@@ -164,11 +176,12 @@ def copy_member(member: Member, directory: str) -> Member:
     return Member(member.owner, directory)
 
 
-def _find_shadowed(members: Sequence[Member], forced: Collection[str]) -> list[set[int]]:
-    """For each member the numbers of the headers to leave out."""
+def _find_shadowed(
+    members: Sequence[Member], forced: Collection[str], *, leaf: str
+) -> list[set[int]]:
+    """For each member the numbers of the headers to leave out; ``leaf`` may have none yet."""
     hidden: list[set[int]] = []
     younger = set(forced)
-    leaf = members[-1].owner if members else ""
     for member in reversed(members):
         names = read_names(member.directory)
         seen = younger if member.owner != leaf else set()
@@ -298,14 +311,12 @@ def prepare_cache(family: FamilyRpmdb, directory: str) -> None:
     make_readable(directory)
 
 
-def publish_cache(
-    prepared: str, family: FamilyRpmdb, members: Sequence[Member], cache: str
-) -> None:
-    """Keep what prepare_cache() made for the next command; valid while all members stay as they
-    are. Of all its files only the index may be lost in a crash of the machine."""
-    present = [member for member in members if database_files(member.directory)]
+def publish_cache(prepared: str, family: FamilyRpmdb, leaf: Member, cache: str) -> None:
+    """Keep what prepare_cache() made for the next command; valid while the ancestors stay as they
+    were when ``family`` was read, and ``leaf`` as it is. Of all its files only the index may be
+    lost in a crash of the machine."""
     index = {
-        "key": _cache_key(present),
+        "key": _cache_key({**family.states, leaf.owner: _read_state(leaf.directory)}),
         "packages": [[n, package.name, package.owner] for n, package in family.packages.items()],
     }
     with open(os.path.join(prepared, _CACHE_INDEX), "w", encoding="utf-8") as stream:
@@ -339,14 +350,17 @@ def _load_cache(cache: str, key: list[Any], directory: str) -> Optional[dict[int
         return None
 
 
-def _cache_key(members: Sequence[Member]) -> list[Any]:
-    key: list[Any] = [rpm.__version__]
-    for member in members:
-        for name in database_files(member.directory):
-            info = os.stat(os.path.join(member.directory, name))
-            stamps = [info.st_ino, info.st_size, info.st_mtime_ns, info.st_ctime_ns]
-            key.append([member.owner, name, *stamps])
-    return key
+def _cache_key(states: Mapping[str, State]) -> list[Any]:
+    return [rpm.__version__, *([owner, *state] for owner, state in states.items())]
+
+
+def _read_state(directory: str) -> State:
+    state = []
+    for name in database_files(directory):
+        with suppress(FileNotFoundError):  # gone meanwhile: another state
+            info = os.stat(os.path.join(directory, name))
+            state.append([name, info.st_ino, info.st_size, info.st_mtime_ns, info.st_ctime_ns])
+    return state
 
 
 def database_files(directory: str) -> list[str]:
@@ -372,11 +386,31 @@ def _database_size(directory: str) -> int:
 
 
 def _copy_database(source: str, target: str) -> None:
-    for name in database_files(source):
-        try:
-            shutil.copyfile(os.path.join(source, name), os.path.join(target, name))
-        except OSError as err:
-            raise RedpakError(f"{source}/{name}: cannot copy the rpmdb: {err.strerror}") from err
+    """Copy an rpmdb as it is at one moment: the core OS's own package manager takes no lock of
+    ours, and may be at work on it. Raises RedpakError."""
+    for _ in range(_ATTEMPTS):
+        with suppress(FileNotFoundError):
+            before = _read_state(source)
+            for name, *_state in before:
+                _copy_file(source, target, name)
+            if _read_state(source) == before:
+                return
+        for name in database_files(target):
+            os.unlink(os.path.join(target, name))
+        time.sleep(_PAUSE)
+    raise RedpakError(
+        f"{source}: cannot copy the rpmdb: another command changes it all the time",
+        hint="try again when that is done",
+    )
+
+
+def _copy_file(source: str, target: str, name: str) -> None:
+    try:
+        shutil.copyfile(os.path.join(source, name), os.path.join(target, name))
+    except FileNotFoundError:
+        raise
+    except OSError as err:
+        raise RedpakError(f"{source}/{name}: cannot copy the rpmdb: {err.strerror}") from err
 
 
 def load_header(ts: Any, number: int) -> Any:

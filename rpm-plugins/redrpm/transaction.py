@@ -156,7 +156,8 @@ class NodeTransaction(NodeHold):
             if family_rpmdb.complete:
                 # Without it the next command builds it again.
                 with contextlib.suppress(OSError):
-                    publish_cache(prepared, family_rpmdb, family_members(self.family), self._cache)
+                    leaf = family_members(self.family)[-1]
+                    publish_cache(prepared, family_rpmdb, leaf, self._cache)
             return notes
 
     def plan(self) -> FilePlan:

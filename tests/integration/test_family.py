@@ -97,6 +97,20 @@ def test_forcenode_gives_the_child_a_copy_of_its_own(
     assert "lib.noarch" in sibling.dnf("red-list", "--installed")
 
 
+def test_forcenode_works_in_a_node_that_has_no_rpmdb_yet(
+    parent: TestNode, repository: Path
+) -> None:
+    """As `red-conf create` makes one."""
+    path = parent.path / "bare"
+    parent.actor.check(["red-conf", "create", f"--redpath={path}", "--alias=bare"])
+    bare = TestNode(parent.actor, path)
+    assert not (path / "var/lib/rpm/rpmdb.sqlite").exists()
+    (package,) = repository.glob("lib-2.0-*.rpm")
+    words = ("--forcenode", "--setopt=localpkg_gpgcheck=0", str(package))
+    bare.dnf("red-install", "-y", *words)
+    assert bare.packages() == ["lib"] and "lib" in parent.packages()
+
+
 def test_a_grandchild_sees_the_shadowing_copy(parent: TestNode, repository: Path) -> None:
     middle = make_node(parent.actor, parent.path / "middle", "middle", repository)
     middle.dnf("red-install", "-y", "--forcenode", "lib")

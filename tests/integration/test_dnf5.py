@@ -121,6 +121,23 @@ def test_completion_knows_commands_options_and_the_nodes_packages(
     assert "tool" in complete("red-remove", f"--redpath={node.path}", "to")
 
 
+def test_the_shells_learn_what_the_repositories_have(
+    actor: Actor, node: TestNode, pool_root: Path
+) -> None:
+    def available(word: str) -> list[str]:
+        asked = ["red-conf", "complete", f"--redpath={node.path}", "--", "available", word]
+        return actor.check(asked).split()
+
+    assert available("") == []
+    node.dnf("red-makecache")
+    assert available("fails-p") == ["fails-post", "fails-pre"]
+    more = pool_root / "more"
+    build_rpm(more, "fails-posttrans")
+    node.dnf("red-manager", f"--add-repo={create_repository(more)}")
+    node.dnf("red-search", "fails")
+    assert available("fails-post") == ["fails-post", "fails-posttrans"]
+
+
 def reasons(node: TestNode, dnf: str) -> dict[str, tuple[str, str]]:
     """Package: (reason, repository), by that dnf's own word."""
     query = "%{name} %{reason} %{from_repo}\\n"

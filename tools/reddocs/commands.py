@@ -80,12 +80,15 @@ def help_text(words: Sequence[str]) -> str:
                f"sys.exit({function}())")
     path = os.pathsep.join(str(CHECKOUT / room) for room in _ROOMS)
     environ = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "PYTHONPATH": path, "COLUMNS": "400",
-               "LANG": "C.UTF-8", "PYTHONDONTWRITEBYTECODE": "1", "HOME": "/nonexistent"}
+               "LANG": "C.UTF-8", "PYTHONDONTWRITEBYTECODE": "1", "HOME": "/nonexistent",
+               # The manual pages are those of dnf4; docs/dnf5.md has what differs.
+               "REDPAK_DNF": "4"}
     # The distribution's interpreter has dnf and rpm.
     done = subprocess.run(["/usr/bin/python3", "-c", program, *words[1:], "--help"],
                           capture_output=True, text=True, env=environ, cwd="/")
     if done.returncode != 0:
-        raise RuntimeError(f"{' '.join(words)} --help: status {done.returncode}: {done.stderr}")
+        raise RuntimeError(f"{' '.join(words)} --help: status {done.returncode}:"
+                           f" {done.stderr.strip()}")
     # red-rpm goes on with the help of the rpm that is installed.
     return done.stdout.partition("All other options are those of rpm")[0]
 

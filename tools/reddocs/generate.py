@@ -47,23 +47,29 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if words not in ([], ["--check"]):
         print(__doc__, file=sys.stderr)
         return 2
+    try:
+        return _generate(check=bool(words))
+    except (RuntimeError, ValueError) as error:  # a command that cannot run, a page that is none
+        print(f"generate-docs: error: {error}", file=sys.stderr)
+        return 1
+
+
+def _generate(*, check: bool) -> int:
     missing = sorted({page.source for page in pages() if not (CHECKOUT / page.source).exists()})
     if missing:
-        print(f"{missing[0]} is missing: every command needs a page, see docs/red-conf.md",
-              file=sys.stderr)
-        return 1
+        raise ValueError(f"{missing[0]} is missing: every command needs a page, see docs/red-conf.md")
     stale = []
     for name, content in generated_files().items():
         path = CHECKOUT / name
         if path.exists() and path.read_text(encoding="utf-8") == content:
             continue
         stale.append(name)
-        if not words:
+        if not check:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(content, encoding="utf-8")
     for name in stale:
-        print(f"{name}: not current, run scripts/generate-docs" if words else f"wrote {name}")
-    return int(bool(words and stale))
+        print(f"{name}: not current, run scripts/generate-docs" if check else f"wrote {name}")
+    return int(check and bool(stale))
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from itertools import dropwhile
 
 from redpak.errors import TYPE_CHECKING, RedpakError
 from redpak.values import dataclass
@@ -71,12 +72,19 @@ OPTIONS = (
 )
 
 
-class Options:
-    """A parsed command line: options by key (text, True, or None and False), and the command."""
+# All of them come first, each in one word.
+_OF_LAUNCHER = frozenset(option.names[0] for option in OPTIONS if not option.help)
 
-    def __init__(self, values: Mapping[str, Union[str, bool]], command: Sequence[str]) -> None:
+
+class Options:
+    """A parsed command line: options by key (text, True, or None and False), and the command;
+    `words` is all of it but what the launcher added."""
+
+    def __init__(self, values: Mapping[str, Union[str, bool]], command: Sequence[str],
+                 words: Sequence[str]) -> None:
         self._values = values
         self.command = tuple(command)
+        self.words = tuple(words)
 
     def text(self, key: str) -> Optional[str]:
         """The value of an option, None when it was not given."""
@@ -112,7 +120,8 @@ def parse_arguments(arguments: Sequence[str]) -> Options:
                                   hint=f"write {name}={option.value}")
             value = rest.pop(0)
         values[option.key] = value
-    return Options(values, rest)
+    return Options(values, rest, tuple(dropwhile(
+        lambda word: word.partition("=")[0] in _OF_LAUNCHER, arguments)))
 
 
 def help_text() -> str:

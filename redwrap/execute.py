@@ -5,9 +5,8 @@ from __future__ import annotations
 
 import fcntl
 import os
-import signal
 import sys
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from redpak.errors import TYPE_CHECKING
 from redsys.lock import NodeLock
@@ -23,10 +22,9 @@ LAUNCHER = "red-wrap"
 
 
 def execute(plan: LaunchPlan, records: bytes, command: Sequence[str], environ: Mapping[str, str],
-            *, lock: NodeLock, launcher: Optional[str], ignored: Collection[int] = ()) -> NoReturn:
+            *, lock: NodeLock, launcher: Optional[str]) -> NoReturn:
     """Become the application. `records` is the plan as redwrap.encode writes it; `launcher` the
-    program that called us; the caller has told us to ignore the signals `ignored`. Raises
-    LaunchError."""
+    program that called us. Raises LaunchError."""
     above = 3
     for step in plan.operations:
         if isinstance(step, ControlGroups):
@@ -42,9 +40,6 @@ def execute(plan: LaunchPlan, records: bytes, command: Sequence[str], environ: M
     # the caller hands over something.
     lock.fd = fcntl.fcntl(lock.fd, fcntl.F_DUPFD, above)
     file = fcntl.fcntl(file, fcntl.F_DUPFD, above)
-    # Python ignores these two; the application only when the caller does.
-    for number in {signal.SIGPIPE, signal.SIGXFSZ}.difference(ignored):
-        signal.signal(number, signal.SIG_DFL)
     path = launcher or find_launcher()
     try:
         os.execve(path, [LAUNCHER, f"--execute={file}", *command], environ)

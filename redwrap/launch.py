@@ -28,7 +28,7 @@ from redwrap.compiled import (
 )
 from redwrap.encode import Encoder, write_records
 from redwrap.errors import LaunchError
-from redwrap.execute import execute
+from redwrap.execute import execute, find_launcher
 from redwrap.identity import find_identity
 from redwrap.operations import Bind
 from redwrap.plan import LaunchPlan, PlanBuilder
@@ -45,6 +45,8 @@ def launch(options: Options, caller_environ: Mapping[str, str],
     environ = {key: value for key, value in caller_environ.items()
                if not key.startswith(LINKER_VARIABLES)}
     redpath = resolve_redpath(options.text("redpath"), environ)
+    if os.geteuid() == 0:
+        leave_root(redpath, options, environ)
     main = load_main(options.text("rmain"), own_environ, admin=options.has("admin"))
     family = load_family(redpath, main=main, admin=options.has("admin"), force=options.has("force"))
     lock = lock_family(family)
@@ -80,10 +82,30 @@ def launch(options: Options, caller_environ: Mapping[str, str],
         conditions = list_conditions(plan, context)
         if conditions is not None:
             store_plan([*conditions, *records], context)
-    execute(plan, write_records(records), options.command, environ, lock=lock, launcher=launcher,
-            ignored=[number for key, number in (("ignores_pipe", signal.SIGPIPE),
-                                                ("ignores_xfsz", signal.SIGXFSZ))
-                     if options.has(key)])
+    restore_signals(options)
+    execute(plan, write_records(records), options.command, environ, lock=lock, launcher=launcher)
+
+
+def leave_root(redpath: str, options: Options, environ: Mapping[str, str]) -> None:
+    """Root launches a user's node as that user: what its configuration exports, its programs and
+    its commands get no more rights than their owner has. Raises RedpakError."""
+    from redsys.owner import become_owner, check_path  # root's launches only
+    node = os.path.realpath(redpath)
+    if not os.path.exists(node):
+        return  # load_family says what is wrong
+    owner = os.stat(node).st_uid
+    check_path(node, owner)
+    if owner:
+        restore_signals(options)
+        launcher = options.text("launcher") or find_launcher()
+        become_owner(node, owner, argv=[launcher, *options.words], environ=environ)
+
+
+def restore_signals(options: Options) -> None:
+    """Python ignores these; the application only when the caller does."""
+    for number, key in ((signal.SIGPIPE, "ignores_pipe"), (signal.SIGXFSZ, "ignores_xfsz")):
+        if not options.has(key):
+            signal.signal(number, signal.SIG_DFL)
 
 
 def show_plan(plan: LaunchPlan, config: EffectiveConfig, options: Options) -> str:

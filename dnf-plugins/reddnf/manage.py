@@ -25,9 +25,9 @@ from redpak.family import Family, Main, load_family, load_main, resolve_redpath
 from redpak.node import Node, NodeState
 from redrpm.adopt import adopt_core_os, show_adoption, unadopt_core_os
 from redrpm.locking import Notify, lock_family
-from redrpm.owner import become_owner, check_path
 from redrpm.rollback import roll_back
 from redrpm.rpmdb import create_rpmdb
+from redsys.owner import become_owner, check_path
 
 
 class FrontEnd(Protocol):

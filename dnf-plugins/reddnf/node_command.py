@@ -21,9 +21,9 @@ from redpak.expand import Caller
 from redpak.family import Family, load_family, load_main, resolve_redpath
 from redpak.merge import merge_family
 from redpak.node import Node
-from redrpm.owner import become_owner
 from redrpm.session import Session, find_forced, use_family_rpmdb
 from redsys.lock import NodeBusyError
+from redsys.owner import become_owner
 
 # Where stock commands keep the sub-command of `group`, `history`, `module`.
 _SUBCOMMAND_ATTRIBUTES = ("subcmd", "transactions_action")

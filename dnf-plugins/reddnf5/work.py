@@ -16,7 +16,6 @@ from redpak.expand import Caller
 from redpak.family import Family, load_family, load_main, resolve_redpath
 from redpak.merge import merge_family
 from redrpm.dnfstate import DNF5, DNF5_STATE_DIR, STATE_DIR, last_writer, note_writer
-from redrpm.owner import become_owner
 from redrpm.session import (
     ReadSession,
     Session,
@@ -24,6 +23,7 @@ from redrpm.session import (
     find_forced,
     use_family_rpmdb,
 )
+from redsys.owner import become_owner
 
 _OUTGOING = (
     libdnf5.transaction.TransactionItemAction_REMOVE,

@@ -239,12 +239,15 @@ static bool find_plan(struct plan *plan, const char *path)
     return load_plan(plan, "%s/.cache/redpak%s", getenv("HOME"), path);
 }
 
-/* Hold the node for reading until bwrap starts, so that no commit is half done. */
+/* Hold the node for reading until bwrap starts, so that no commit is half done. Root launches its
+ * own nodes only: the cold path becomes the owner of another's. */
 static bool lock_node(const char *path)
 {
     int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    struct stat status;
 
-    return fd >= 0 && flock(fd, LOCK_SH | LOCK_NB) == 0;
+    return fd >= 0 && fstat(fd, &status) == 0 && (geteuid() != 0 || status.st_uid == 0) &&
+           flock(fd, LOCK_SH | LOCK_NB) == 0;
 }
 
 /* Carry out a plan; everything that it depends on has been checked. */

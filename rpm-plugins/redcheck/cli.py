@@ -21,7 +21,7 @@ from redcheck.reports import FORMATS
 from redcheck.scope import Request, find_top, read_scope
 from redpak.errors import RedpakError
 from redpak.files import write_file_atomic
-from redrpm.owner import become_owner
+from redsys.owner import become_owner
 
 CANNOT_CHECK = 2  # exit status
 _SELECTIONS = {

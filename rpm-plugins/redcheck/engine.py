@@ -25,8 +25,8 @@ from redcheck.workers import Workers, count_processors
 from redpak.create import prove_node
 from redpak.effective import EffectiveConfig
 from redpak.errors import RedpakError
-from redrpm.owner import run_as_owner
 from redsys.lock import NodeLock, lock_node
+from redsys.owner import run_as_owner
 
 GROUPS = tuple(sorted({rule.group for rule in RULES.values()}))
 _CLOSURE_GROUPS = frozenset(("dependencies", "obsoleted", "duplicates", "files"))

@@ -16,11 +16,11 @@ from redpak.node import NodeState, read_node, read_status
 from redrpm.coherence import Incoherence, find_incoherences, find_problems, nodes_between
 from redrpm.journal import Journal, Step, commit, generations, journal_path
 from redrpm.locking import Notify, lock_family
-from redrpm.owner import check_path, run_as_owner
 from redrpm.rpmdb import Member, build_family_rpmdb, family_members
 from redrpm.stage import Stage
 from redsys import libc
 from redsys.lock import NodeLock
+from redsys.owner import check_path, run_as_owner
 
 _MARK = "does not fit on its ancestors: "
 

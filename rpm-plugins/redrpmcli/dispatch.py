@@ -8,9 +8,9 @@ import sys
 
 from redpak.errors import RedpakError
 from redpak.family import Family, load_family, load_main, resolve_redpath
-from redrpm.owner import become_owner
 from redrpmcli.options import CHANGES, DATABASE, OTHER, QUERY, VERIFY, RpmArguments
 from redrpmcli.paths import find_places
+from redsys.owner import become_owner
 
 
 def tell(text: str) -> None:

@@ -18,7 +18,6 @@ from redpak.files import write_file_atomic
 from redrpm.bundle import Bundle, Manifest
 from redrpm.contents import list_scriptlets, lost_capabilities, read_contents, read_headers
 from redrpm.makebundle import current_packages, describe_node
-from redrpm.owner import become_owner
 from redrpm.ownership import Ownership
 from redrpm.packageset import PackageSet, package_set, read_package_set, state_digest
 from redrpm.plan import describe_plan
@@ -39,6 +38,7 @@ from redrpmcli.change import checks_signatures, find_ancestor_packages
 from redrpmcli.command import fail, in_our_words
 from redrpmcli.dispatch import tell
 from redrpmcli.options import RpmArguments
+from redsys.owner import become_owner
 from redsys.trees import remove_tree
 
 # What was applied is a file of the node: it is committed, and rolled back, with the packages.

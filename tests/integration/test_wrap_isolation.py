@@ -269,14 +269,45 @@ def test_redpaks_own_files_and_traversal_are_refused(
     assert f"{node}/etc/redpack.yaml:7" in done.stderr
 
 
-def test_root_does_not_run_a_users_command_as_root(ground: Ground) -> None:
-    node = ground.node("core", environ=["- {key: WHO, value: id -u, mode: Execfd}"])
-    if os.geteuid() == 0:
-        root = Ground(find_actor("root").with_environ(**ground.actor.environ), ground.directory,
-                      ground.command)
-        ground.settle()
-        for _ in range(2):
-            assert root.output(node, "sh", "-c", "echo $WHO") == f"{ground.actor.uid}\n"
+def test_root_launches_a_users_node_as_that_user(ground: Ground) -> None:
+    """Whatever the node's configuration asks for: exports, capabilities, commands."""
+    if ground.actor.kind != "user" or os.geteuid() != 0:
+        pytest.skip("needs a second user: run as root")
+    secret = ground.directory / "roots"
+    secret.mkdir(mode=0o700)
+    node = ground.node(
+        "core", config=["capabilities:", "  - {cap: all, add: true}"],
+        exports=[f"- {{mode: Public, mount: /roots, path: {secret}}}",
+                 "- {mode: Execfd, mount: /etc/who, path: id -u}"])
+    root = Ground(find_actor("root").with_environ(**ground.actor.environ, SAID="x"),
+                  ground.directory, ground.command)
+    # A descriptor of root's is no file for the node's configuration either.
+    words = ["sh", "-c", 'id -u; cat /etc/who; touch /roots/x 2>/dev/null; echo $SAID "$@"; '
+             "ls /proc/self/fd; exit 7", "sh", "two words", "--redpath=x"]
+    argv = ["bash", "-c", 'exec 9</; exec "$@"', "bash", ground.command, f"--redpath={node}", "--",
+            *words]
+    ground.settle()
+    for _ in range(2):
+        done = root.actor.run(argv)
+        assert done.returncode == 7, done.stderr
+        assert done.stdout == (f"{ground.actor.uid}\n{ground.actor.uid}\nx two words --redpath=x\n"
+                               "0\n1\n2\n3\n")
+    assert list(secret.iterdir()) == []
+    assert ground.plan(node).stat().st_uid == ground.actor.uid
+    assert root.output(node, "id", "-u", options=["--user=0"]) == "0\n"  # in his namespace only
+    assert root.run(node, "touch", "/roots/x", options=["--user=0"]).returncode == 1
+
+
+def test_root_launches_no_node_that_others_can_exchange(ground: Ground) -> None:
+    if ground.actor.kind != "root":
+        pytest.skip("others can do no harm but to themselves")
+    node = ground.node("open/core")
+    for mode, owner in ((0o777, 0), (0o755, 12345)):
+        node.parent.chmod(mode)
+        os.chown(node.parent, owner, 0)
+        done = ground.run(node, "true")
+        assert done.returncode == 125
+        assert f"{node}: {node.parent} on the way can be changed by others" in done.stderr
 
 
 def test_a_command_of_a_third_user_is_not_run(ground: Ground) -> None:

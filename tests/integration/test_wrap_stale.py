@@ -348,15 +348,17 @@ def test_a_replaced_bubblewrap_is_noticed(ground: Ground, node: Path) -> None:
 def test_another_user_makes_a_plan_of_his_own(ground: Ground, node: Path) -> None:
     if ground.actor.kind != "user" or os.geteuid() != 0:
         pytest.skip("needs a second user: run as root")
-    home = ground.directory / "root-home"
+    home = ground.directory / "other-home"
     home.mkdir(mode=0o700)
-    root = Ground(find_actor("root").with_environ(
-        **{**ground.actor.environ, "HOME": str(home)}), ground.directory, ground.command)
+    os.chown(home, 12345, 12345)
+    (node / "private").chmod(0o755)
+    actor = replace(ground.actor, uid=12345, gid=12345).with_environ(HOME=str(home))
+    other = Ground(actor, ground.directory, ground.command)
     before = ground.plan(node).read_bytes()
-    assert root.output(node, "id", "-u") == "0\n"
+    assert other.output(node, "id", "-u") == "12345\n"
     assert ground.plan(node).read_bytes() == before
     assert (home / f".cache/redpak{node}/launch").exists()
-    assert root.output(node, "id", "-u") == "0\n"
+    assert other.output(node, "id", "-u") == "12345\n"
     assert ground.output(node, "id", "-u") == f"{ground.actor.uid}\n"
 
 

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whose node it is: root works on a user's node as that user (design section 3.2)."""
+"""Whose node it is: root works on a user's node, and runs applications in it, as that user.
+
+Imports next to nothing: red-wrap loads it.
+"""
 
 from __future__ import annotations
 
@@ -7,11 +10,12 @@ import os
 import pwd
 import stat
 import sys
-from typing import Callable
+from collections.abc import Mapping, Sequence
 
-from redpak.errors import RedpakError
-from redsys import seccomp
-from redsys.run import command_line
+from redpak.errors import TYPE_CHECKING, RedpakError
+
+if TYPE_CHECKING:
+    from typing import Callable, Optional
 
 # What crosses from root to the user: how to find the node and to talk to people and proxies.
 _KEPT = ("PATH", "LANG", "LANGUAGE", "TERM", "COLUMNS", "LINES", "NO_COLOR", "TZ", "REDPATH",
@@ -20,16 +24,20 @@ _KEPT_PREFIXES = ("LC_", "redpak_", "REDPAK_", "LIBDNF_")
 _PROXIES = ("http_proxy", "https_proxy", "ftp_proxy", "no_proxy", "all_proxy")
 
 
-def become_owner(path: str, uid: int) -> None:
+def become_owner(path: str, uid: int, *, argv: Optional[Sequence[str]] = None,
+                 environ: Optional[Mapping[str, str]] = None) -> None:
     """When root is about to work on a node of user ``uid``, start this command again as that user.
 
     A new program image leaves nothing of root's behind: no memory, no open file but 0 to 2, no
     group, no variable that is not needed; and a filter keeps the user, who may trace the new
-    process, from typing into root's terminal with it. Raises RedpakError when the user does not
-    exist or the program cannot be started.
+    process, from typing into root's terminal with it. ``argv`` is another command, which gets all
+    of ``environ``. Raises RedpakError when the user does not exist or the program cannot be
+    started.
     """
     if os.geteuid() != 0 or uid == 0:
         return
+    from redsys import seccomp
+    from redsys.run import command_line
     try:
         account = pwd.getpwuid(uid)
     except KeyError:
@@ -37,15 +45,16 @@ def become_owner(path: str, uid: int) -> None:
             f"{path}: belongs to user number {uid}, who is not known here",
             hint="give the node to an existing user",
         ) from None
-    argv = command_line()
+    if argv is None:
+        argv = [_this_program(), *command_line()[1:]]
+    kept = _needed_variables() if environ is None else dict(environ)
     sys.stdout.flush()
     sys.stderr.flush()
     try:
         seccomp.install_terminal_filter()
         os.closerange(3, os.sysconf("SC_OPEN_MAX"))
         _drop_privileges(account)
-        program = _this_program()
-        os.execve(program, [program, *argv[1:]], _user_environment(account))
+        os.execve(argv[0], argv, {**kept, **_account_variables(account)})
     except OSError as err:
         raise RedpakError(f"{path}: cannot become its owner {account.pw_name}: {err}") from err
 
@@ -111,13 +120,14 @@ def _drop_privileges(account: pwd.struct_passwd) -> None:
     os.setresuid(account.pw_uid, account.pw_uid, account.pw_uid)
 
 
-def _user_environment(account: pwd.struct_passwd) -> dict[str, str]:
-    environment = {
+def _needed_variables() -> dict[str, str]:
+    return {
         key: value
         for key, value in os.environ.items()
         if key in _KEPT or key.startswith(_KEPT_PREFIXES) or key.lower() in _PROXIES
     }
-    environment.update(
-        HOME=account.pw_dir, USER=account.pw_name, LOGNAME=account.pw_name, SHELL=account.pw_shell
-    )
-    return environment
+
+
+def _account_variables(account: pwd.struct_passwd) -> dict[str, str]:
+    return {"HOME": account.pw_dir, "USER": account.pw_name, "LOGNAME": account.pw_name,
+            "SHELL": account.pw_shell}

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The bench report: redpak beside stock dnf, bubblewrap, podman, crun, firejail and unshare.
 
-scripts/bench [--rounds=N] [--output=DIR] [--only=WORD], as root: writes DIR/report.md with its SVG
+scripts/bench [--rounds=N] [--output=DIR] [--only=PART]..., as root: writes DIR/report.md with its SVG
 charts; DIR is docs/bench by default. What is compared runs interleaved, so that whatever else the
 machine does meets all alike; figures are medians (smallest to largest).
 """
@@ -199,7 +199,7 @@ def bench_install(report: Report, place: Place) -> None:
     build = prepare_podman_build(place, core)
     if build is not None:
         variants["podman build"] = build
-    samples = interleave(variants, max(3, place.rounds // 3))
+    samples = interleave(variants, -(-place.rounds // 3))
     compare(report, {name: [1000 * value for value in values]
                      for name, values in samples.items()}, "ms", "red-install")
     absent(report, place.peers)
@@ -389,7 +389,8 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=21, help="launches of each kind; installs "
                         "take a third")
     parser.add_argument("--output", type=Path, default=CHECKOUT / "docs/bench", metavar="DIR")
-    parser.add_argument("--only", choices=list(PARTS))
+    parser.add_argument("--only", choices=list(PARTS), action="append", help="a part of the "
+                        "report (any number of times; default: all)")
     options = parser.parse_args()
     base = Path(os.environ.get("REDPAK_PROVE", "/var/tmp/redpak-prove"), "bookworm")
     if os.geteuid() != 0 or not base.is_dir():
@@ -409,7 +410,7 @@ def main() -> int:
         peers = Peers(others, base)
         try:
             for name, part in PARTS.items():
-                if options.only in (None, name):
+                if not options.only or name in options.only:
                     part(report, Place(tools, peers, repos, options.rounds))
         finally:
             peers.close()

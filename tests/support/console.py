@@ -19,8 +19,10 @@ bash, in an empty home directory, as an ordinary user and as root. The rules for
   alias agl-core and agl-httpd in it, and /var/tmp/pool/core/demo, with agl-demo and helloworld.
 - `<!-- console: run by tests/integration/FILE.py -->` before a block leaves it to that test, which
   must have the first words of its commands.
+- In ```yaml blocks the entries `- red-...` and `- run: red-...`, of a job for CI, are run too.
 
-Other blocks show no commands: a line `$ ...` in them is a mistake.
+Other blocks show no commands: a line `$ ...` in them is a mistake. A command line in the text itself
+must be run somewhere: support/mentions.py.
 """
 
 from __future__ import annotations
@@ -74,6 +76,8 @@ def read_steps(page: str) -> Iterator[Step]:
             end = lines.index("```", at)
             if line == "```console":
                 yield from _read_block(lines[at:end], at, left_to)
+            elif line == "```yaml":
+                yield from _read_job(lines[at:end], at)
             elif any(text.startswith("$ ") for text in lines[at:end]):
                 raise ValueError(f"line {at}: commands stand in ```console blocks")
             left_to, at = "", end + 1
@@ -100,6 +104,13 @@ def _read_block(lines: Sequence[str], first: int, left_to: str) -> Iterator[Step
             step.shown.append(line)
     if step:
         yield step
+
+
+def _read_job(lines: Sequence[str], first: int) -> Iterator[Step]:
+    for number, line in enumerate(lines, first + 1):
+        entry = re.match(r"\s*- (?:run: )?(red-.*)", line)
+        if entry:
+            yield Step(number, entry[1])
 
 
 # What need not be the same from one run to the next.

@@ -73,6 +73,15 @@ def test_the_report_has_every_part_that_was_asked_for(small_image: Path, pool_ro
     assert "red-wrap cold" in [text.text for text in chart.iter() if text.text]
 
 
+def test_launches_are_measured_by_themselves_too() -> None:
+    script = Path(__file__).parents[2] / "tests/bench/bench_launch.py"
+    done = subprocess.run(["/usr/bin/python3", "-B", str(script), "--rounds=1"],
+                          capture_output=True, text=True, env={"PATH": SYSTEM_PATH})
+    assert done.returncode == 0, describe(done)
+    for line in ("raw bwrap", "red-wrap warm", "red-wrap cold", "400", "memory beside"):
+        assert line in done.stdout, describe(done)
+
+
 def test_without_an_image_one_line_says_what_to_run(tmp_path: Path) -> None:
     done = bench(tmp_path, "--rounds=1")
     assert (done.returncode, done.stderr) == (1, (

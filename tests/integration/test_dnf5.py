@@ -160,6 +160,9 @@ def test_dnf4_and_dnf5_work_on_one_node_in_turn(node: TestNode) -> None:
     node.dnf("--dnf=4", "red-mark", "-y", "remove", "tool")
     expected["tool"] = ("dependency", repo)
     assert reasons(node, "5") == expected
+    node.dnf("--dnf=5", "red-mark", "-y", "user", "tool")
+    assert reasons(node, "4")["tool"] == ("user", repo)
+    node.dnf("--dnf=4", "red-mark", "-y", "remove", "tool")
     done = node.try_dnf("--dnf=5", "red-autoremove", "-y")
     assert done.returncode == 0, describe(done)
     assert node.packages() == ["extra"]

@@ -93,7 +93,7 @@ if [ -e /usr/lib/redpak/manifest.json ]; then "$SOURCE/scripts/uninstall"; fi
 rm -rf /etc/redpak
 mkdir -m 1777 "$WORK/pool"
 mount --bind "$WORK/pool" /var/tmp  # nodes cannot be on an overlay
-REDPAK_NOCHECK=1 "$SOURCE/scripts/try-packages" "$KIND"
+"$SOURCE/scripts/try-packages" "$KIND" --nocheck
 """
 
 

@@ -21,8 +21,8 @@ bash, in an empty home directory, as an ordinary user and as root. The rules for
   must have the first words of its commands.
 - In ```yaml blocks the entries `- red-...` and `- run: red-...`, of a job for CI, are run too.
 
-Other blocks show no commands: a line `$ ...` in them is a mistake. A command line in the text itself
-must be run somewhere: support/mentions.py.
+Other blocks show no commands: a line `$ ...` in them is a mistake. A command line in the text
+itself must be run somewhere: support/mentions.py.
 """
 
 from __future__ import annotations

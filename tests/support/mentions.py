@@ -30,7 +30,7 @@ class Mention:
     text: str
 
     def is_within(self, command: str) -> bool:
-        """Whether a command that is run has all of its words but the placeholders."""
+        """Whether a command has all words of this one but its placeholders."""
         return _words(self.text) <= _words(command)
 
 
@@ -46,18 +46,19 @@ def read_mentions(page: str) -> Iterator[Mention]:
 
 
 def commands_run(pages: Iterable[str]) -> list[str]:
-    """What the blocks of the pages run, whoever runs it."""
-    return [step.command for page in pages for step in read_steps(page)]
+    """The simple commands in what the blocks of the pages run, whoever runs it."""
+    lines = (step.command for page in pages for step in read_steps(page))
+    return [part for line in lines for part in re.split(r"[;&|()'\"\n]", line)]
 
 
 def _is_stock(text: str) -> bool:
     """dnf's and rpm's own commands are named to compare."""
-    return re.match(r"(dnf5?|rpm) ", text) is not None and not re.search(r"\bred|_redpath|\br\w\w\b",
-                                                                        text)
+    program, _, rest = text.partition(" ")
+    return program in ("dnf", "dnf5", "rpm") and not re.search(r"\bred|_redpath|^r\w\w$", rest)
 
 
 def _words(command: str) -> set[str]:
-    """The program, commands and options. Plain dnf runs the same as red-dnf, which may be left out."""
+    """The program, commands and options; red-dnf may be left out, or be plain dnf."""
     words = set(_WORD.findall(re.sub(r"=\S+", " ", command)))
     literal = {word for word in words if word != word.upper() and not re.search(r"[A-Z]{3}", word)}
     options = {word for word in words if re.fullmatch(r"-\w", word)}

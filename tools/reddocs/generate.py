@@ -57,7 +57,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _generate(*, check: bool) -> int:
     missing = sorted({page.source for page in pages() if not (CHECKOUT / page.source).exists()})
     if missing:
-        raise ValueError(f"{missing[0]} is missing: every command needs a page, see docs/red-conf.md")
+        raise ValueError(
+            f"{missing[0]} is missing: every command needs a page, see docs/red-conf.md")
     stale = []
     for name, content in generated_files().items():
         path = CHECKOUT / name

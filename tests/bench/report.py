@@ -2,8 +2,8 @@
 """The bench report: redpak beside stock dnf, bubblewrap, podman, crun, firejail and unshare.
 
 scripts/bench [--rounds=N] [--output=DIR] [--only=PART]..., as root: writes DIR/report.md with its
-SVG charts; DIR is docs/bench by default. What is compared runs interleaved, so that whatever else the
-machine does meets all alike; figures are medians (smallest to largest).
+SVG charts; DIR is docs/bench by default. What is compared runs interleaved, so that whatever else
+the machine does meets all alike; figures are medians (smallest to largest).
 """
 
 from __future__ import annotations

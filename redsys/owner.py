@@ -54,7 +54,7 @@ def become_owner(path: str, uid: int, *, argv: Optional[Sequence[str]] = None,
         seccomp.install_terminal_filter()
         os.closerange(3, os.sysconf("SC_OPEN_MAX"))
         _drop_privileges(account)
-        os.execve(argv[0], argv, {**kept, **_account_variables(account)})
+        os.execve(argv[0], list(argv), {**kept, **_account_variables(account)})
     except OSError as err:
         raise RedpakError(f"{path}: cannot become its owner {account.pw_name}: {err}") from err
 

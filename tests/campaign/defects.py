@@ -94,10 +94,14 @@ def campaign(actor: Actor, stock: Stock, ground: Path, defects: int,
              generator: random.Random) -> list[Outcome]:
     """Seed ``defects`` defects into as many trees as that needs, each kind about as often."""
     queue: list[Harm] = []
+    sizes: list[int] = []
     outcomes: list[Outcome] = []
     while len(outcomes) < defects:
         number = len(outcomes)
-        size = generator.choice([1, 2, 3, generator.randint(4, 12), generator.randint(13, LARGEST)])
+        if not sizes:  # from one node to the most, so that each campaign of some length has both
+            sizes = [1, 2, 3, generator.randint(4, 12), generator.randint(13, LARGEST - 1), LARGEST]
+            generator.shuffle(sizes)
+        size = sizes.pop()
         tree = make_tree(actor, stock, ground / f"{actor.kind}-{number}", generator, size=size,
                          image=number // EACH_TREE % 2 == 1, conf=CHECKOUT / "conf")
         try:

@@ -8,7 +8,6 @@ a node, is written last.
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Mapping, Sequence
 
 from redpak.errors import RedpakError
@@ -30,6 +29,7 @@ from redpak.node import (
     ADMIN_FILES,
     CLOSED_DIRECTORIES,
     CONFIG_FILES,
+    STATUS_FILE,
     Node,
     NodeState,
     NodeStatus,
@@ -41,6 +41,7 @@ from redpak.node import (
 )
 from redpak.schema import ExportMode, Headers, NodeConfig
 from redpak.templates import Template, find_template, read_template, template_of, write_headers
+from redpak.undo import Undo
 from redpak.values import replace
 
 DEFAULT_TEMPLATE = "default"
@@ -48,12 +49,12 @@ DEFAULT_TEMPLATE = "default"
 
 def create_node(path: str, *, alias: str, main: Main, template: str = DEFAULT_TEMPLATE,
                 template_admin: str | None = None, name: str | None = None,
-                info: str | None = None, force: bool = False,
+                info: str | None = None, force: bool = False, undo: Undo | None = None,
                 environ: Mapping[str, str] | None = None, caller: Caller | None = None) -> Node:
     """Make the directory `path` a node. `force` passes over ancestors that are not enabled.
 
-    Missing directories are made, those that the template exports included. Raises RedpakError
-    and ConfigError, with nothing changed.
+    Missing directories are made, those that the template exports included. `undo` can take it all
+    back. Raises RedpakError and ConfigError, with nothing changed.
     """
     environ = os.environ if environ is None else environ
     caller = caller or Caller.current()
@@ -80,7 +81,7 @@ def create_node(path: str, *, alias: str, main: Main, template: str = DEFAULT_TE
     if name:
         _check_name(node, ancestors)
     return _write_node(Family(main, (*ancestors, node)), _config_text(headers, source),
-                       admin_source or None, environ, caller)
+                       admin_source or None, environ, caller, undo or Undo())
 
 
 def restore_node(path: str, config: bytes, *, main: Main, info: str = "",
@@ -101,7 +102,7 @@ def restore_node(path: str, config: bytes, *, main: Main, info: str = "",
     _check_place(path, ancestors)
     check_unique([*ancestors, node])
     _check_name(node, ancestors)
-    return _write_node(Family(main, (*ancestors, node)), config, None, environ, caller)
+    return _write_node(Family(main, (*ancestors, node)), config, None, environ, caller, Undo())
 
 
 def update_node(path: str, *, main: Main, template: str | None = None,
@@ -136,7 +137,8 @@ def update_node(path: str, *, main: Main, template: str | None = None,
         _check_name(node, ancestors, old.status.realpath)
     if source is not None or admin_source is not None:
         config = None if source is None else _config_text(headers, source)
-        return _write_node(Family(main, (*ancestors, node)), config, admin_source, environ, caller)
+        return _write_node(Family(main, (*ancestors, node)), config, admin_source, environ, caller,
+                           Undo())
     write_status(path, NodeStatus(NodeState.ENABLE, path, old.status.timestamp, ""))
     return read_node(path)
 
@@ -166,6 +168,11 @@ def set_state(path: str, state: NodeState, *, info: str = "") -> Node:
 def prove_node(path: str) -> None:
     """Note that the node has been proven coherent now: maxage counts from here."""
     write_status(path, replace(read_status(path), timestamp=now_ms()))
+
+
+def node_files(path: str) -> list[str]:
+    """What redpak itself writes to say what a node is: its configuration and status."""
+    return [f"{path}/{name}" for name in (*CONFIG_FILES, *ADMIN_FILES, STATUS_FILE)]
 
 
 def _check_alias(alias: str | None) -> str | None:
@@ -215,22 +222,21 @@ def _check_place(path: str, ancestors: list[Node]) -> None:
 
 
 def _write_node(family: Family, config: bytes | None, admin_source: Template | None,
-                environ: Mapping[str, str], caller: Caller) -> Node:
+                environ: Mapping[str, str], caller: Caller, undo: Undo) -> Node:
     node = family.leaf
-    made: list[str] = []
     try:
-        for directory in _directories(family, environ, caller):
-            _make_directory(directory, made)
-        if any(export.mount == "/var" for export in node.config.exports):
-            _make_var(f"{node.path}/var")
-        if config is not None:
-            write_file_atomic(f"{node.path}/{CONFIG_FILES[0]}", config)
-        if admin_source is not None:
-            write_file_atomic(f"{node.path}/{ADMIN_FILES[0]}", admin_source.text.encode())
-        write_status(node.path, node.status)
+        with undo:
+            undo.keep(node_files(node.path))
+            for directory in _directories(family, environ, caller):
+                undo.make_directory(directory)
+            if any(export.mount == "/var" for export in node.config.exports):
+                _make_var(f"{node.path}/var")
+            if config is not None:
+                write_file_atomic(f"{node.path}/{CONFIG_FILES[0]}", config)
+            if admin_source is not None:
+                write_file_atomic(f"{node.path}/{ADMIN_FILES[0]}", admin_source.text.encode())
+            write_status(node.path, node.status)
     except OSError as error:
-        if not is_node(node.path):
-            _remove_directories(made)
         raise RedpakError(f"cannot write {error.filename or node.path}: {error.strerror}",
                           hint="check the owner and permissions of the directory") from error
     return read_node(node.path)
@@ -265,19 +271,3 @@ def _exported(config: NodeConfig) -> list[str]:
             if (export.mode.is_bind or export.mode is ExportMode.OVERLAY
                 or export.mode is ExportMode.OVERLAY_PRIVATE)
             and not export.mode.is_file and not export.optional]
-
-
-def _make_directory(path: str, made: list[str]) -> None:
-    """Make a directory and what is missing above it; the new ones are appended to `made`."""
-    missing = []
-    while not os.path.isdir(path):
-        missing.append(path)
-        path = os.path.dirname(path)
-    for directory in reversed(missing):
-        os.mkdir(directory, 0o755)
-        made.append(directory)
-
-
-def _remove_directories(made: list[str]) -> None:
-    for directory in reversed(made):
-        shutil.rmtree(directory, ignore_errors=True)

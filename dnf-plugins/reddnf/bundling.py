@@ -26,15 +26,8 @@ Tell = Callable[[str], None]
 Download = Callable[[Sequence[str]], list[str]]
 
 
-def is_wanted(opts: Any) -> bool:
-    """Whether the command line asks for a bundle. Raises RedpakError when it does not say all."""
-    if not opts.bundle:
-        for option, value in (
-            ("--since", opts.since), ("--sign-key", opts.sign_key), ("--match", opts.match)
-        ):
-            if value:
-                raise RedpakError(f"{option} goes with --bundle")
-        return False
+def check_options(opts: Any) -> None:
+    """Raise RedpakError when the command line does not say all that a bundle needs."""
     if not opts.sign_key:
         raise RedpakError("--bundle needs --sign-key", hint="say which of your gpg keys signs it")
     if not set(_matched(opts)) <= {"alias", "name", "path"}:
@@ -42,7 +35,6 @@ def is_wanted(opts: Any) -> bool:
     if not opts.since and not opts.repositories:
         raise RedpakError("--bundle needs packages or --since", hint="name package files, or what"
                           " the node changed from")
-    return True
 
 
 def run(family: Family, opts: Any, tell: Tell, download: Download) -> None:

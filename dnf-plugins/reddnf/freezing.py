@@ -41,8 +41,6 @@ def is_wanted(opts: Any) -> bool:
 
 def run(opts: Any, tell: Tell, dnf: Again) -> None:
     """Freeze or thaw; ``dnf`` is the command that installs. Raises RedpakError."""
-    if opts.freeze and opts.thaw:
-        raise RedpakError("--freeze and --thaw exclude each other")
     if opts.freeze:
         _freeze(opts, tell)
     else:

@@ -11,18 +11,20 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 from reddnf import bundling, freezing
-from reddnf.manager_options import ACTIONS, option_value
+from reddnf.manager_options import check_combination
 from reddnf.repofiles import (
     RepositoryFile,
     add_repository,
     prepare_repository,
+    repository_files,
     save_options,
     set_enabled,
 )
-from redpak.create import create_node, set_state, update_node
+from redpak.create import create_node, node_files, set_state, update_node
 from redpak.errors import RedpakError
 from redpak.family import Family, Main, load_family, load_main, resolve_redpath
 from redpak.node import Node, NodeState
+from redpak.undo import Undo
 from redrpm.adopt import adopt_core_os, show_adoption, unadopt_core_os
 from redrpm.locking import Notify, lock_family
 from redrpm.rollback import roll_back
@@ -78,11 +80,13 @@ class Manager:
         self._wait = wait
         self._say = say
         self._tell = tell
+        self._done: list[str] = []  # what to say when all has succeeded
 
     def prepare(self) -> None:
         """Check what was asked for, and find the node. Raises RedpakError."""
         os.umask(0o022)
         opts = self._opts
+        check_combination(opts)
         if freezing.is_wanted(opts):
             _become_owner(os.path.realpath(resolve_redpath(opts.redpath, os.environ)))
             return
@@ -106,8 +110,19 @@ class Manager:
             self._adopt()
         if not self._needs_node:
             return
-        if opts.create:
-            self._create()
+        with Undo() as undo:
+            if opts.create:
+                self._create(undo)
+            self._work(undo)
+        for line in self._done:
+            self._say(line)
+        if opts.dump_variables:
+            self._front.dump_variables()
+        if opts.dump:
+            self._front.dump(opts.repositories)
+
+    def _work(self, undo: Undo) -> None:
+        opts = self._opts
         family = self._load_family(force=True)
         if opts.bundle:
             bundling.run(family, opts, self._tell, self._front.download)
@@ -116,18 +131,15 @@ class Manager:
             force = opts.node_force
             for note in roll_back(family, notify=self._tell, wait=self._wait, force=force):
                 self._tell(note)
-            self._say(f"Node {family.leaf.alias}: back to its previous generation.")
+            self._done.append(f"Node {family.leaf.alias}: back to its previous generation.")
             return
         locks = lock_family(family, notify=self._tell, wait=self._wait)
         try:
-            self._change(family.leaf)
+            with undo:  # taken back before the next may look
+                self._change(family.leaf, undo)
         finally:
             for lock in locks:
                 lock.release()
-        if opts.dump_variables:
-            self._front.dump_variables()
-        if opts.dump:
-            self._front.dump(opts.repositories)
 
     @property
     def _needs_node(self) -> bool:
@@ -143,21 +155,10 @@ class Manager:
 
     def _check_options(self) -> None:
         opts = self._opts
-        chosen = [option for option, _text in ACTIONS if option_value(opts, option)]
-        if bundling.is_wanted(opts):
-            return
-        if not chosen and not opts.add_repo and not opts.state:
-            raise RedpakError("nothing to do", hint="see red-manager --help")
-        if opts.adopt and opts.unadopt:
-            raise RedpakError("--adopt and --unadopt exclude each other")
-        if opts.show and not opts.adopt:
-            raise RedpakError("--show goes with --adopt")
-        if opts.create and opts.update:
-            raise RedpakError("--create and --update exclude each other")
         if opts.create and not opts.alias:
             raise RedpakError("--create needs an alias", hint="add --alias=NAME")
-        if opts.name and not (opts.create or opts.update):
-            raise RedpakError("--name goes with --create or --update")
+        if opts.bundle:
+            bundling.check_options(opts)
         if opts.save and not (self._main_options or self._repo_options):
             raise RedpakError("--save needs --setopt", hint="add --setopt=[REPO.]OPTION=VALUE")
 
@@ -179,7 +180,7 @@ class Manager:
             f" programs, in {place}."
         )
 
-    def _create(self) -> None:
+    def _create(self, undo: Undo) -> None:
         opts = self._opts
         node = create_node(
             self._redpath,
@@ -190,18 +191,19 @@ class Manager:
             name=opts.name,
             info=opts.info,
             force=opts.node_force,
+            undo=undo,
         )
         create_rpmdb(node.rpmdb_dir)
-        self._say(f"Node {node.alias} created in {node.path}.")
+        self._done.append(f"Node {node.alias} created in {node.path}.")
 
-    def _change(self, node: Node) -> None:
+    def _change(self, node: Node, undo: Undo) -> None:
         opts = self._opts
-        # What can be refused comes first, so that a refused command has changed nothing.
+        undo.keep([*node_files(node.path), *repository_files(node, self._repositories)])
+        self._add_repositories(node, self._repositories)
         if opts.save:
             save_options(node, self._main_options, self._repo_options, self._front.has_option)
         if opts.repo_enable or opts.repo_disable:
             set_enabled(node, opts.repositories, enabled=opts.repo_enable)
-        self._add_repositories(node, self._repositories)
         if opts.update:
             node = update_node(
                 node.path,
@@ -212,15 +214,15 @@ class Manager:
                 name=opts.name,
                 info=opts.info,
             )
-            self._say(f"Node {node.alias} updated.")
+            self._done.append(f"Node {node.alias} updated.")
         if opts.state:
             set_state(node.path, NodeState(opts.state), info=opts.info or "")
-            self._say(f"Node {node.alias}: state {opts.state}.")
+            self._done.append(f"Node {node.alias}: state {opts.state}.")
 
     def _add_repositories(self, node: Node, repositories: list[RepositoryFile]) -> None:
         for repository in repositories:
             path = add_repository(node, repository)
-            self._say(f"Repository added to node {node.alias}: {path}")
+            self._done.append(f"Repository added to node {node.alias}: {path}")
 
 
 def _become_owner(redpath: str) -> None:

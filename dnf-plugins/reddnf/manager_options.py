@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from redpak.errors import RedpakError
 from redpak.node import NodeState
 
 ACTIONS = (
@@ -43,6 +44,36 @@ _VALUES = (
      " applied (default: alias,name)"),
     ("--sign-key", "KEY", "with --bundle: your gpg key"),
 )  # fmt: skip
+# Each of these is all that a command does.
+_ALONE = ("--freeze", "--thaw", "--bundle", "--rollback")
+_EXCLUSIVE = (("--create", "--update"), ("--adopt", "--unadopt"),
+              ("--repo-enable", "--repo-disable"))  # fmt: skip
+_GOES_WITH = {
+    "--alias": ("--create", "--update"),
+    "--template": ("--create", "--update"),
+    "--template-admin": ("--create", "--update"),
+    "--name": ("--create", "--update"),
+    "--info": ("--create", "--update", "--state", "--bundle"),
+    "--show": ("--adopt",),
+    "--since": ("--bundle",),
+    "--match": ("--bundle",),
+    "--sign-key": ("--bundle",),
+}
+
+
+def check_combination(opts: Any) -> None:
+    """Raise RedpakError when the command asks for nothing, or for what does not go together."""
+    actions = [option for option, _text in ACTIONS if option != "--show"]
+    given = [option for option in (*actions, "--state", "--add-repo", *_ALONE)
+             if option_value(opts, option)]  # fmt: skip
+    for option, others in _GOES_WITH.items():
+        if option_value(opts, option) and not set(others) & set(given):
+            raise RedpakError(f"{option} goes with {' or '.join(others)}")
+    if not given:
+        raise RedpakError("nothing to do", hint="see red-manager --help")
+    for pair in [*_EXCLUSIVE, *((one, other) for one in _ALONE for other in given)]:
+        if set(pair) <= set(given) and len(set(pair)) == 2:
+            raise RedpakError(f"{pair[0]} and {pair[1]} exclude each other")
 
 
 def declare_options(parser: Any) -> None:

@@ -60,6 +60,17 @@ def add_repository(node: Node, repository: RepositoryFile) -> str:
     return path
 
 
+def repository_files(node: Node, added: Sequence[RepositoryFile]) -> list[str]:
+    """All that this module may change in the node, when ``added`` come to it."""
+    old = set(find_repositories(node).values())
+    new = {f"{node.repos_dir}/{repository.name}" for repository in added}
+    return [_options_file(node), *sorted(old | new)]
+
+
+def _options_file(node: Node) -> str:
+    return f"{node.path}/etc/dnf/dnf.conf"
+
+
 def save_options(
     node: Node, main: Options, repos: Mapping[str, Options], has_option: Callable[[str], bool]
 ) -> None:
@@ -69,7 +80,7 @@ def save_options(
     Raises RedpakError for an unknown repository or option; nothing was written then.
     """
     _check_names(main, has_option)
-    changes = [(f"{node.path}/etc/dnf/dnf.conf", "main", main)] if main else []
+    changes = [(_options_file(node), "main", main)] if main else []
     for pattern, options in repos.items():
         matching = {
             identifier: path

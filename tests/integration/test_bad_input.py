@@ -60,6 +60,10 @@ def assert_fails(actor: Actor, tree: Path, argv: list[str], message: str) -> Non
         (["red-manager", "--create", "--alias=x", "--redpath=/proc/1"], "/proc/1 cannot be a node"),
         (["red-manager", "--create", "--alias=new", "--redpath={pool}/node/usr/new"],
          "where no node can be"),
+        (["red-manager", "--redpath={pool}/node", "--rollback", "--state=disable"],
+         "--rollback and --state exclude each other"),
+        (["red-manager", "--redpath={pool}/node", "--alias=other", "--dump"],
+         "--alias goes with --create or --update"),
     ],
 )  # fmt: skip
 def test_a_wrong_command_line_is_one_clear_line(
@@ -67,6 +71,35 @@ def test_a_wrong_command_line_is_one_clear_line(
 ) -> None:
     argv = ["red-dnf", *(word.format(pool=pool) for word in words)]
     assert_fails(node.actor, pool, argv, message.format(pool=pool))
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["red-manager", "--redpath={pool}/node", "--update", "--alias=x", "--state=disable",
+          "--setopt=keepcache=1", "--setopt=nope=1", "--save"], "dnf has no option nope"),
+        (["red-manager", "--redpath={pool}/node", "--add-repo=/srv", "--setopt=keepcache=1",
+          "--save", "--update", "--template=nope"], "unknown template nope"),
+        (["red-manager", "--redpath={pool}/node", "--add-repo=/srv", "--repo-disable", "srv",
+          "none"], "no repository none"),
+        (["red-manager", "--redpath={pool}/new", "--create", "--alias=new", "--setopt=keepcache=1",
+          "--setopt=x.enabled=1", "--save"], "no repository x"),
+    ],
+)  # fmt: skip
+def test_what_a_command_did_before_it_failed_is_taken_back(
+    node: TestNode, pool: Path, words: list[str], message: str
+) -> None:
+    before = contents(pool)
+    done = node.actor.run(["red-dnf", *(word.format(pool=pool) for word in words)])
+    assert done.returncode == 1 and message in done.stderr, describe(done)
+    assert done.stdout == "", describe(done)
+    assert contents(pool) == before
+
+
+def contents(tree: Path) -> dict[str, tuple[object, ...]]:
+    """What a tree holds, but for dnf's cache and the times of directories."""
+    found = snapshot_tree(tree, without=("node/var/cache",))
+    return {path: row[:3] if str(row[0]).startswith("d") else row for path, row in found.items()}
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ from redpak.findings import Finding, Severity
 from redpak.merge import merge_family
 from redpak.node import read_node
 from redpak.plain import Data, config_data, effective_data, provenance_data
+from redpak.terminal import look_of
 from redpak.yamltext import to_yaml, without_notes
 
 PROGRAM = "red-conf"
@@ -119,10 +120,6 @@ def _load_main(options: argparse.Namespace) -> Main:
     return load_main(options.rmain, os.environ, admin=options.admin)
 
 
-def _colour() -> bool:
-    return sys.stdout.isatty() and not os.environ.get("NO_COLOR")
-
-
 def _print(options: argparse.Namespace, data: Any, text: str | None = None) -> None:
     """Print data as the options want it: JSON, YAML, or `text` for people."""
     if options.json:
@@ -164,7 +161,7 @@ def run_tree(options: argparse.Namespace) -> int:
         root = [redpath, *find_ancestors(redpath)][-1]
     entries = read_tree(root)
     _print(options, [entry.data() for entry in entries], draw_tree(
-        entries, colour=_colour(), verbose=options.verbose))
+        entries, look_of(sys.stdout), verbose=options.verbose))
     return 0
 
 
@@ -200,13 +197,13 @@ def run_diff(options: argparse.Namespace) -> int:
     from redpak.show import differences, draw_differences
     first, second = (_effective(options, os.path.abspath(node)) for node in options.nodes)
     found = differences(first, second)
-    _print(options, found, draw_differences(found, colour=_colour()))
+    _print(options, found, draw_differences(found, look_of(sys.stdout)))
     return 0
 
 
 def run_validate(options: argparse.Namespace) -> int:
     """Check files and nodes; each finding is one line."""
-    from redpak.show import finding_data, validate
+    from redpak.show import draw_findings, finding_data, validate
     core: Main | None = None
     findings: list[Finding] = []
     if any(os.path.isdir(path) for path in options.paths):
@@ -218,7 +215,7 @@ def run_validate(options: argparse.Namespace) -> int:
         findings += validate(path, main=core, environ=os.environ, caller=Caller.current())
     findings = list(dict.fromkeys(findings))
     _print(options, [finding_data(finding) for finding in findings],
-           "".join(f"{finding.severity.value}: {finding}\n" for finding in findings))
+           draw_findings(findings, look_of(sys.stdout)))
     return int(any(options.strict or finding.severity is Severity.ERROR for finding in findings))
 
 

@@ -16,12 +16,13 @@ from redpak.merge import merge_family
 from redpak.node import ADMIN_FILES, STATUS_FILE, NodeState, is_node, read_node, read_status
 from redpak.plain import Data
 from redpak.rpmnames import count_packages
+from redpak.terminal import GREEN, RED, YELLOW, Look
 from redpak.values import dataclass
 from redpak.yamltext import scalar, without_notes
 from redpak.yamltree import read_text
 
-_COLOURS = {NodeState.ENABLE: "32", NodeState.DISABLE: "33", NodeState.UNKNOWN: "33",
-            NodeState.ERROR: "31"}
+_COLOURS = {NodeState.ENABLE: GREEN, NodeState.DISABLE: YELLOW, NodeState.UNKNOWN: YELLOW,
+            NodeState.ERROR: RED}
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,7 @@ def _read_entry(path: str, parent: str) -> TreeEntry:
                          str(error).splitlines()[0])
 
 
-def draw_tree(entries: Sequence[TreeEntry], *, colour: bool, verbose: bool = False) -> str:
+def draw_tree(entries: Sequence[TreeEntry], look: Look, *, verbose: bool = False) -> str:
     """The tree with box drawing, one node a line; `verbose` adds a line with name and info."""
     children: dict[str, list[TreeEntry]] = {}
     for entry in entries:
@@ -80,7 +81,7 @@ def draw_tree(entries: Sequence[TreeEntry], *, colour: bool, verbose: bool = Fal
     pending = [(entry, "", "") for entry in reversed(children.get("", []))]
     while pending:
         entry, head, indent = pending.pop()
-        lines.append(head + _describe(entry, colour=colour))
+        lines.append(head + _describe(entry, look, indent=len(head)))
         below = children.get(entry.path, [])
         if verbose and entry.name:
             bar = "│   " if below else "    "
@@ -91,15 +92,15 @@ def draw_tree(entries: Sequence[TreeEntry], *, colour: bool, verbose: bool = Fal
     return "\n".join(lines) + "\n" if lines else ""
 
 
-def _describe(entry: TreeEntry, *, colour: bool) -> str:
-    state = entry.state.value
-    if colour:
-        state = f"\x1b[{_COLOURS[entry.state]}m{state}\x1b[0m"
+def _describe(entry: TreeEntry, look: Look, *, indent: int) -> str:
     count = "?" if entry.packages is None else str(entry.packages)
     noun = "package" if entry.packages == 1 else "packages"
     where = entry.path if not entry.parent else os.path.relpath(entry.path, entry.parent)
-    text = f"{entry.alias}  {state}  {count} {noun}  {where}"
-    return f"{text}  ({entry.problem})" if entry.problem else text
+    problem = f"  ({entry.problem})" if entry.problem else ""
+    head, tail = f"{entry.alias}  ", f"  {count} {noun}  "
+    taken = indent + len(head) + len(entry.state.value) + len(tail) + len(problem)
+    state = look.paint(entry.state.value, _COLOURS[entry.state])
+    return f"{head}{state}{tail}{look.cut(where, taken)}{problem}"
 
 
 def flatten(data: Any) -> dict[str, str]:
@@ -139,15 +140,20 @@ def differences(first: Any, second: Any) -> list[Data]:
             for key in dict.fromkeys((*one, *two)) if one.get(key) != two.get(key)]
 
 
-def draw_differences(found: Sequence[Data], *, colour: bool) -> str:
+def draw_differences(found: Sequence[Data], look: Look) -> str:
     """Differences as lines that start with - and +."""
-    lines = []
-    for difference in found:
-        for side, sign, code in (("first", "-", "31"), ("second", "+", "32")):
-            if difference[side] is not None:
-                line = f"{sign} {difference['key']}: {difference[side]}"
-                lines.append(f"\x1b[{code}m{line}\x1b[0m" if colour else line)
-    return "".join(f"{line}\n" for line in lines)
+    return "".join(
+        look.paint(f"{sign} {difference['key']}: {difference[side]}", colour) + "\n"
+        for difference in found
+        for side, sign, colour in (("first", "-", RED), ("second", "+", GREEN))
+        if difference[side] is not None)
+
+
+def draw_findings(findings: Sequence[Finding], look: Look) -> str:
+    """Findings, each in a line."""
+    colours = {Severity.ERROR: RED, Severity.WARNING: YELLOW}
+    return "".join(f"{look.paint(finding.severity.value, colours[finding.severity])}: {finding}\n"
+                   for finding in findings)
 
 
 def validate(path: str, *, main: Main | None, environ: Mapping[str, str],

@@ -53,6 +53,7 @@ OPTIONS = (
     Option(("--strict",), "", "refuse a configuration that tries to loosen a constraint"),
     Option(("--unsafe",), "", "skip the checks of who owns the configuration's commands"),
     Option(("--verbose", "-v"), "", "print what the configuration says about its entries"),
+    Option(("--quiet", "-q"), "", "print no warnings"),
     Option(("--bwrap",), "PATH", "the bubblewrap to use"),
     Option(("--dump",), "", "print the bwrap options, one a line, on stderr before the start"),
     Option(("--dump-only",), "", "print the bwrap options, one a line; start nothing"),

@@ -58,7 +58,7 @@ def launch(options: Options, caller_environ: Mapping[str, str],
     messages = [f"warning: {finding}" for finding in config.warnings]
     if options.has("verbose") or config.tags.verbose:
         messages += list_remarks(config)
-    for message in messages:
+    for message in () if options.has("quiet") else messages:
         print(f"red-wrap: {message}", file=sys.stderr)
     if options.has("dump_only") or options.has("json") or options.has("explain"):
         plan = add_cache(plan, family, environ, make=False)

@@ -129,6 +129,7 @@ static void close_on_exec(void)
 /* What a warm launch must know of the command line. */
 struct request {
     const char *path, *main, *bwrap;
+    bool quiet;
     char **command;
 };
 
@@ -160,7 +161,7 @@ static bool parse_request(char **argv, struct request *request)
     const char *value;
     char **word = argv + 1;
 
-    *request = (struct request){getenv("REDPATH"), getenv("redpak_MAIN"), NULL, NULL};
+    *request = (struct request){getenv("REDPATH"), getenv("redpak_MAIN"), NULL, false, NULL};
     for (; *word != NULL && **word == '-' && (*word)[1] != '\0'; word++) {
         if (strcmp(*word, "--") == 0) {
             word++;
@@ -172,6 +173,8 @@ static bool parse_request(char **argv, struct request *request)
             request->main = value;
         else if ((value = option_value(BWRAP_PATH, &word)) != NULL)
             request->bwrap = value;
+        else if (strcmp(*word, "--quiet") == 0 || strcmp(*word, "-q") == 0)
+            request->quiet = true;
         else
             return false;
     }
@@ -351,7 +354,8 @@ int main(int argc, char **argv)
     if (parse_request(argv, &request) && (key = make_key(&request)) != NULL &&
         lock_node(request.path) && find_plan(&plan, request.path) && plan_holds(&plan, key) &&
         sources_open(&plan)) {
-        say_warnings(&plan);
+        if (!request.quiet)
+            say_warnings(&plan);
         launch(&plan, request.command);
     }
     become_cold(argv, key);

@@ -17,10 +17,11 @@ from typing import Any
 from redcheck import sbom
 from redcheck.engine import Options, accept, check, locked, stamp
 from redcheck.manifest import compare, read_manifest
-from redcheck.reports import FORMATS
+from redcheck.reports import FORMATS, as_text
 from redcheck.scope import Request, find_top, read_scope
 from redpak.errors import RedpakError
 from redpak.files import write_file_atomic
+from redpak.terminal import Look, Progress, look_of
 from redsys.owner import become_owner
 
 CANNOT_CHECK = 2  # exit status
@@ -99,17 +100,23 @@ def run(options: Any) -> int:
     settings = Options(frozenset(groups) if groups else None, use_cache=not options.no_cache,
                        jobs=options.jobs)
     scope = read_scope(_request(options), os.environ)
-    with locked(scope, _tell):
+    tell = _say_nothing if options.quiet else _tell
+    with Progress(sys.stderr, quiet=options.quiet) as progress, locked(scope, tell):
         if options.sbom:
             _write(sbom.write_bill(sbom.read_bill(scope), options.sbom), options.output)
             return 0
-        report = check(scope, settings, os.environ)
+        report = check(scope, settings, os.environ, progress.show)
         if wanted is not None:
             report.findings += compare(report, wanted)
         accept(report, known)
         if not options.no_stamp:
             stamp(report, settings)
-    _write(FORMATS[options.report_format or "text"](report), options.output)
+    if options.report_format:
+        text = FORMATS[options.report_format](report)
+    else:
+        text = as_text(report, Look() if options.output else look_of(sys.stdout),
+                       quiet=options.quiet, verbose=options.verbose)
+    _write(text, options.output)
     return report.status
 
 
@@ -127,6 +134,10 @@ def _write(text: str, path: str | None) -> None:
 
 def _tell(text: str) -> None:
     print(text, file=sys.stderr)
+
+
+def _say_nothing(text: str) -> None:
+    pass
 
 
 def _read_baseline(path: str) -> frozenset[str]:
@@ -156,6 +167,11 @@ def main(arguments: Sequence[str] | None = None, *, program: str = "red-check") 
     parser.add_argument("--rmain", metavar="FILE",
                         help="the core OS's configuration (default: $redpak_MAIN)")
     add_options(parser)
+    # dnf has these two of its own.
+    parser.add_argument("-q", "--quiet", action="store_true",
+                        help="print findings and errors only: no progress, no summary")
+    parser.add_argument("-v", "--verbose", action="store_true",
+                        help="print a line for each node, whatever was found")
     options = parser.parse_args(arguments)
     try:
         enter(options)

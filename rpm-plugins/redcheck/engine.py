@@ -88,13 +88,17 @@ def locked(scope: Scope, notify: Callable[[str], None]) -> Iterator[None]:
             lock.release()
 
 
-def check(scope: Scope, options: Options, environ: Mapping[str, str]) -> Report:
-    """Check everything in ``scope``, whose nodes are locked. Raises RedpakError."""
-    return _Check(scope, options, environ).run()
+def check(scope: Scope, options: Options, environ: Mapping[str, str],
+          tell: Callable[[int, int, str], None] = lambda done, total, what: None) -> Report:
+    """Check everything in ``scope``, whose nodes are locked; ``tell`` hears how many of how many
+    steps are done, and which is the next. Raises RedpakError."""
+    return _Check(scope, options, environ, tell).run()
 
 
 class _Check:
-    def __init__(self, scope: Scope, options: Options, environ: Mapping[str, str]) -> None:
+    def __init__(self, scope: Scope, options: Options, environ: Mapping[str, str],
+                 tell: Callable[[int, int, str], None]) -> None:
+        self.tell = tell
         self.scope = scope
         self.options = options
         self.environ = environ
@@ -168,12 +172,15 @@ class _Check:
         workers = Workers(tasks, work, jobs - 1)
         closure = Closure(self.library)
         hidden = HiddenFiles(lambda layer: closure.files_of(layer, self.library.of(layer)))
-        for layer in layers:
+        steps = 2 * len(layers)
+        for done, layer in enumerate(layers):
+            self.tell(done, steps, f"packages of {layer.alias}")
             try:
                 self._check_family(layer, closure, hidden)
             except RedpakError as err:
                 self._add([layer.finding("rpmdb", err.message, remedy=err.hint)], "provides")
-        results: list[LayerResult] = workers.results()
+        results: list[LayerResult] = workers.results(lambda number: self.tell(
+            len(layers) + number, steps, f"files of {layers[number].alias}"))
         for layer, result in zip(layers, results):
             self._add(result.findings, *GROUPS)
             self.report.packages[layer.inside] = result.packages

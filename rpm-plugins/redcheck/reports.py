@@ -14,26 +14,40 @@ from xml.etree import ElementTree
 from redcheck.engine import GROUPS, Report
 from redcheck.findings import RULES, Finding, Severity
 from redcheck.scope import Layer
+from redpak.terminal import CYAN, GREEN, RED, YELLOW, Look
 
 VERSION = "0.1.0"
 _LIMIT = 20  # findings of one kind in one node that text shows
 
 
-def as_text(report: Report) -> str:
-    """The report for people: what, where, why it matters, what to do."""
+_PLAIN = Look()
+_COLOURS = {Severity.ERROR: RED, Severity.WARNING: YELLOW, Severity.NOTE: CYAN}
+
+
+def as_text(report: Report, look: Look = _PLAIN, *, quiet: bool = False,
+            verbose: bool = False) -> str:
+    """The report for people: what, where, why it matters, what to do.
+
+    When ``verbose``, with a line for each node; when ``quiet``, with nothing but the findings.
+    """
     lines: list[str] = []
     for (node, rule), found in groupby(report.findings, lambda each: (each.node, each.rule)):
         findings = list(found)
         alias = findings[0].alias
-        lines.append(f"{rule.severity.value}: {alias} ({node}): {rule.title} [{rule.name}]")
-        lines += [f"    {_describe(each)}" for each in findings[:_LIMIT]]
+        severity = rule.severity.value
+        head = look.fill(f"{severity}: {alias} ({node}): {rule.title} [{rule.name}]", "")
+        lines.append(look.paint(severity, _COLOURS[rule.severity]) + head[len(severity):])
+        lines += [look.fill(_describe(each), "    ") for each in findings[:_LIMIT]]
         if len(findings) > _LIMIT:
             lines.append(f"    ... and {len(findings) - _LIMIT} more")
-        lines.append(f"    why it matters: {rule.why}")
+        lines.append(look.fill(f"why it matters: {rule.why}", "    "))
         remedies = dict.fromkeys(each.what_to_do for each in findings[:_LIMIT])
-        lines += [f"    what to do: {remedy}" for remedy in remedies]
-    lines += [f"could not check: {text}" for text in report.unchecked]
-    lines.append(_summary(report))
+        lines += [look.fill(f"what to do: {remedy}", "    ") for remedy in remedies]
+    lines += [f"{look.paint('could not check', RED)}: {text}" for text in report.unchecked]
+    if verbose:
+        lines += [_describe_layer(layer, report) for layer in report.scope.checked]
+    if not quiet:
+        lines.append(_summary(report, look))
     return "".join(f"{line}\n" for line in lines)
 
 
@@ -54,7 +68,13 @@ def _printable(text: str) -> str:
     return shown.encode(errors="backslashreplace").decode()
 
 
-def _summary(report: Report) -> str:
+def _describe_layer(layer: Layer, report: Report) -> str:
+    found = sum(finding.node == layer.inside for finding in report.findings)
+    packages = counted(report.packages.get(layer.inside, 0), "package")
+    return f"{layer.alias} ({layer.inside}): {packages}, {counted(found, 'finding')}"
+
+
+def _summary(report: Report, look: Look) -> str:
     layers = report.scope.checked
     nodes = sum(not layer.is_core for layer in layers)
     packages = sum(report.packages.values())
@@ -69,6 +89,7 @@ def _summary(report: Report) -> str:
     verdict = "Proven" if report.is_proven else "Not proven"
     if report.unchecked:
         verdict = "Could not be checked"
+    verdict = look.paint(verdict, GREEN if verdict == "Proven" else RED)
     return f"{verdict}: {scope}" + (f"; {', '.join(counts)}" if counts else "")
 
 
@@ -214,4 +235,4 @@ def _xml(text: str) -> str:
 
 
 FORMATS: Mapping[str, Callable[[Report], str]] = {
-    "text": as_text, "json": as_json, "sarif": as_sarif, "junit": as_junit}
+    "json": as_json, "sarif": as_sarif, "junit": as_junit}

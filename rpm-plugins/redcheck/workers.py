@@ -29,6 +29,10 @@ def count_processors() -> int:
     return len(os.sched_getaffinity(0))
 
 
+def _say_nothing(number: int) -> None:
+    pass
+
+
 class Workers:
     """Processes at work on ``tasks``; the caller has no threads."""
 
@@ -54,7 +58,7 @@ class Workers:
     def _run_child(self, queue: int, output: Any) -> None:
         status = 1
         try:
-            pickle.dump(self._take_all(queue), output)
+            pickle.dump(self._take_all(queue, _say_nothing), output)
             output.flush()
             status = 0
         except BaseException:
@@ -64,18 +68,23 @@ class Workers:
             sys.stderr.flush()
             os._exit(status)
 
-    def _take_all(self, queue: int) -> dict[int, Any]:
+    def _take_all(self, queue: int, tell: Callable[[int], None]) -> dict[int, Any]:
         results: dict[int, Any] = {}
         while data := os.read(queue, _NUMBER.size):
             (number,) = _NUMBER.unpack(data)
-            results[number] = self._work(self._tasks[number])
+            results[number] = self._do(number, tell)
         return results
 
-    def results(self) -> list[Any]:
-        """What became of each task; this process helps. Raises RedpakError."""
+    def _do(self, number: int, tell: Callable[[int], None]) -> Any:
+        tell(number)
+        return self._work(self._tasks[number])
+
+    def results(self, tell: Callable[[int], None] = _say_nothing) -> list[Any]:
+        """What became of each task; this process helps, and calls ``tell`` with the number of each
+        task that it takes: those before it are done or under way. Raises RedpakError."""
         if not self._children:
-            return [self._work(task) for task in self._tasks]
-        found = self._take_all(self._queue)
+            return [self._do(number, tell) for number in range(len(self._tasks))]
+        found = self._take_all(self._queue, tell)
         os.close(self._queue)
         for pid, output in self._children:
             status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])

@@ -30,7 +30,9 @@ def node(actor: Actor, pool: Path, pool_root: Path) -> TestNode:
     return made
 
 
-def on_terminal(actor: Actor, *argv: object, columns: int, **environ: str) -> str:
+def on_terminal(
+    actor: Actor, *argv: object, columns: int, status: int = 0, **environ: str
+) -> str:
     """What a command prints on a terminal of that width, as it is."""
     here, there = pty.openpty()
     fcntl.ioctl(there, termios.TIOCSWINSZ, struct.pack("HHHH", 50, columns, 0, 0))
@@ -45,7 +47,7 @@ def on_terminal(actor: Actor, *argv: object, columns: int, **environ: str) -> st
             break
         seen += piece
     os.close(here)
-    assert process.wait() == 0, seen
+    assert process.wait() == status, seen
     return seen.decode().replace("\r\n", "\n")
 
 
@@ -60,6 +62,34 @@ def test_tables_fit_the_terminal(node: TestNode, columns: int) -> None:
                  ["red-dnf", "red-repolist", path], ["red-dnf", "red-info", path]):
         text = on_terminal(node.actor, *argv, columns=columns)
         assert widest(text) <= columns, text
+
+
+def add_file(node: TestNode, name: str) -> None:
+    node.actor.check(["mkdir", "-p", node.path / "usr/share"])
+    node.actor.check(["touch", node.path / "usr/share" / name])
+
+
+@pytest.fixture
+def broken(node: TestNode, pool: Path) -> TestNode:
+    """The node, with a file of no package, and a child whose configuration is wrong."""
+    add_file(node, "a file that nobody knows of, with a long name")
+    child = pool / "node/some/directories/on/the/way/child"
+    node.actor.check(["red-conf", "create", f"--redpath={child}", "--alias=child"])
+    with (child / "etc/redpack.yaml").open("a") as config:
+        config.write("colour: red\n")
+    return node
+
+
+def test_findings_and_trees_fit_the_terminal_too(broken: TestNode) -> None:
+    check = ["red-check", f"--redpath={broken.path}"]
+    text = on_terminal(broken.actor, *check, columns=60, status=1)
+    # Words, such as the node's path, are never broken.
+    fitting = [line for line in text.splitlines() if str(broken.path) not in line]
+    assert len(fitting) > 6 and widest("\n".join(fitting)) <= 60, text
+    tree = ["red-conf", "tree", f"--redroot={broken.path.parent}"]
+    assert widest(on_terminal(broken.actor, *tree, columns=200)) > 80
+    drawn = on_terminal(broken.actor, *tree, columns=200, COLUMNS="70")
+    assert "..." in drawn.splitlines()[0] and widest(drawn.splitlines()[0]) <= 70, drawn
 
 
 def test_tables_are_whole_in_a_pipe(node: TestNode) -> None:
@@ -78,6 +108,16 @@ def test_colours_are_for_terminals_and_for_those_who_want_them(node: TestNode) -
     forced = on_terminal(node.actor, "red-dnf", "red-list", path, "--color=always", columns=100,
                          NO_COLOR="1")
     assert _COLOUR.search(forced)
+    broken = f"{node.path}/etc/redpack.yaml"
+    with open(broken, "a") as config:
+        config.write("colour: red\n")
+    for argv in (["red-conf", "validate", broken], ["red-check", path]):
+        shown = on_terminal(node.actor, *argv, columns=100, status=1)
+        assert "\x1b[31merror\x1b[0m: " in shown, shown
+        for environ in ({"NO_COLOR": "1"}, {"TERM": "dumb"}):
+            plain = on_terminal(node.actor, *argv, columns=100, status=1, **environ)
+            assert not _COLOUR.search(plain) and "error: " in plain, plain
+        assert not _COLOUR.search(node.actor.run(argv).stdout)
 
 
 def test_a_transaction_shows_its_progress(node: TestNode) -> None:
@@ -94,6 +134,19 @@ def test_quiet_says_only_what_was_asked_for(node: TestNode, pool: Path) -> None:
     quiet = node.actor.run(["red-dnf", "-q", "red-manager", f"--redpath={node.path}",
                             "--state=Enable"])
     assert (quiet.returncode, quiet.stdout, quiet.stderr) == (0, "", "")
+
+
+def test_a_check_says_as_much_as_is_wanted(node: TestNode) -> None:
+    argv = ["red-check", f"--redpath={node.path}"]
+    assert node.actor.check([*argv, "--quiet"]) == ""
+    assert node.actor.check(argv) == "Proven: 1 node, 1 package\n"
+    assert node.actor.check([*argv, "-v"]) == (
+        f"the-node ({node.path}): 1 package, 0 findings\nProven: 1 node, 1 package\n")
+    add_file(node, "unknown")
+    done = node.actor.run([*argv, "-q"])
+    assert done.returncode == 1 and "unknown" in done.stdout and "Not proven" not in done.stdout
+    quiet = node.actor.run(["red-dnf", "-q", "red-check", f"--redpath={node.path}"])
+    assert (quiet.returncode, quiet.stdout) == (1, done.stdout)
 
 
 def test_verbose_trees_have_names(node: TestNode) -> None:

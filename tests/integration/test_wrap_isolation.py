@@ -436,6 +436,10 @@ def test_a_constraint_that_is_loosened_is_told_each_time(ground: Ground) -> None
         done = ground.run(child, "readlink", "/proc/self/ns/net")
         assert done.returncode == 0 and done.stdout.strip() != os.readlink("/proc/self/ns/net")
         assert done.stderr.startswith("red-wrap: warning: ") and "cannot loosen" in done.stderr
+    # Both from the plan and, with another command to look up, without one.
+    for options in (["--quiet"], ["-q"], ["--quiet", "--explain"]):
+        done = ground.run(child, "true", options=options)
+        assert (done.returncode, done.stderr) == (0, "")
     done = ground.run(child, "true", options=["--strict"])
     assert done.returncode == 125 and "cannot loosen" in done.stderr
 

@@ -11,11 +11,11 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 from collections.abc import Collection, Iterator, Sequence
 
 from redpak.values import replace
 from redsys import libc
+from redsys.mounts import read_mounts
 from redwrap.errors import LaunchError
 from redwrap.operations import Bind, FileSystem, Mount, Operation, Overlay, Symlink
 from redwrap.plan import LaunchPlan
@@ -23,17 +23,6 @@ from redwrap.sources import is_below
 
 _MOST_PARTS = 2000
 _OPTIONS = "redirect_dir=nofollow,metacopy=off,index=off"
-
-
-def read_mounts() -> list[tuple[str, str]]:
-    """The mount points of this namespace with the types of their file systems: proc(5)."""
-    found = []
-    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as stream:
-        for line in stream:
-            fields, _, rest = line.partition(" - ")
-            path = re.sub(r"\\([0-7]{3})", lambda octal: chr(int(octal[1], 8)), fields.split()[4])
-            found.append((path, rest.split()[0]))
-    return found
 
 
 def split_around_mounts(plan: LaunchPlan) -> LaunchPlan:

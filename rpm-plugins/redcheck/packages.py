@@ -5,9 +5,7 @@ from __future__ import annotations
 
 import base64
 import os
-import sqlite3
 import tempfile
-from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
@@ -50,7 +48,6 @@ class Installed:
         self.directory = copy_member(Member(layer.path, layer.rpmdb), directory).directory
         self.packages: list[Package] = []
         if os.listdir(self.directory):
-            _check_database(layer, self.directory)
             with open_rpmdb(self.directory) as ts:
                 matches = ts.dbMatch()
                 for header in matches:
@@ -63,22 +60,6 @@ class Installed:
         """The public keys that the layer trusts."""
         return [base64.b64decode(text) for package in self.packages if package.is_key
                 for text in package.header[rpm.RPMTAG_PUBKEYS]]
-
-
-def _check_database(layer: Layer, directory: str) -> None:
-    """rpm takes a database that it cannot read for an empty one. Raises RedpakError."""
-    path = f"{directory}/rpmdb.sqlite"
-    if not os.path.exists(path):
-        return
-    try:
-        with closing(sqlite3.connect(path)) as database:
-            ((answer,),) = database.execute("PRAGMA quick_check(1)").fetchall()
-            database.execute("SELECT COUNT(*) FROM Packages").fetchone()
-    except sqlite3.Error as err:
-        answer = str(err)
-    if answer != "ok":
-        raise RedpakError(f"{layer.rpmdb}/rpmdb.sqlite: damaged rpmdb: {answer}",
-                          hint="restore the node from a backup, or create it anew")
 
 
 class Library:

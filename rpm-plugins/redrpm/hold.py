@@ -16,6 +16,7 @@ from redpak.node import NodeState, read_node, read_status
 from redrpm.coherence import Incoherence, find_incoherences, find_problems, nodes_between
 from redrpm.journal import Journal, Step, commit, generations, journal_path
 from redrpm.locking import Notify, lock_family
+from redrpm.obstacles import check_obstacles
 from redrpm.rpmdb import Member, build_family_rpmdb, family_members
 from redrpm.stage import Stage
 from redsys import libc
@@ -55,14 +56,17 @@ class NodeHold:
             raise
 
     def close(self) -> None:
-        """Throw the stage away and release the locks.
+        """Throw the stage away and release the locks; harmless when done twice.
 
         The stage of a commit that was interrupted stays: the next command needs it to finish.
         """
+        if not self._locks:
+            return  # the stage may be another command's by now
         if not os.path.exists(journal_path(self.node.state_dir)):
             self.stage.discard()
         for lock in self._locks:
             lock.release()
+        self._locks = ()
 
     def conclude(self, steps: Sequence[Step], rpmdb: str) -> list[str]:
         """Take ``steps``, after which the family up to the leaf has what is in ``rpmdb``.
@@ -70,7 +74,7 @@ class NodeHold:
         Returns what the user should know. Raises RedpakError or OSError; unless the journal was
         written the node is as it was.
         """
-        broken = self.check_descendants(rpmdb)
+        broken = self.check(steps, rpmdb)
         if steps:
             with self._committing():
                 # The clock of a device may go back: generations must not.
@@ -78,6 +82,14 @@ class NodeHold:
                 journal = Journal(max(time.time_ns(), last + 1), tuple(steps))
                 commit(self.node.path, self.node.state_dir, self.stage, journal)
         return self._mark_descendants(broken, rpmdb)
+
+    def check(self, steps: Sequence[Step], rpmdb: str) -> list[Incoherence]:
+        """Whether conclude() could do it; the descendants that would break, if that is forced.
+
+        Raises RedpakError, OSError.
+        """
+        check_obstacles(self.node.path, self.stage.path, steps, as_root=self.as_root)
+        return self.check_descendants(rpmdb)
 
     @contextmanager
     def _committing(self) -> Iterator[None]:

@@ -12,7 +12,6 @@ import contextlib
 import errno
 import json
 import os
-import shutil
 import stat
 from collections.abc import Iterator, Sequence
 from enum import Enum
@@ -183,7 +182,7 @@ def finish(node: str, state_dir: str, stage: Stage) -> None:
     except OSError as err:
         raise RedpakError(
             f"{node}: the commit was interrupted: {err.filename or err}: {err.strerror}",
-            hint="make the file system writable; the next command on the node finishes it",
+            hint="put that right; the next command on the node finishes it",
         ) from err
     discard_generations(state_dir, keep=journal.generation)
 
@@ -232,7 +231,8 @@ def _take(step: Step, parent: int, stage: str, saved: str) -> None:
         info = _lstat(parent, name)
         if info is not None and not stat.S_ISDIR(info.st_mode):
             _save(parent, name, saved)
-            os.unlink(name, dir_fd=parent)
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(name, dir_fd=parent)
     else:
         _remove_directory(parent, name)
 
@@ -335,10 +335,12 @@ def _save(parent: int, name: str, place: str) -> None:
         os.link(name, place, src_dir_fd=parent, follow_symlinks=False)
     except FileExistsError:
         pass  # linked before an interruption
-    except PermissionError:
-        # fs.protected_hardlinks: somebody else's file in the node of an ordinary user.
-        if stat.S_ISREG(info.st_mode):
-            shutil.copy2(f"/proc/self/fd/{parent}/{name}", place, follow_symlinks=False)
+    except OSError as err:
+        # fs.protected_hardlinks (somebody else's file in the node of an ordinary user), another
+        # subvolume, a file system without links, or too many: the file is away for a moment.
+        if err.errno not in (errno.EPERM, errno.EXDEV, errno.EMLINK):
+            raise
+        os.rename(name, place, src_dir_fd=parent)
 
 
 def _remove_directory(parent: int, name: str) -> None:

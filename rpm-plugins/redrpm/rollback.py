@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 from collections.abc import Callable
@@ -14,7 +15,13 @@ from redrpm.coherence import find_problems
 from redrpm.hold import NodeHold
 from redrpm.journal import Journal, Step, StepKind, generations, previous_path, saved_path
 from redrpm.locking import Notify
-from redrpm.rpmdb import Member, build_family_rpmdb, copy_member, family_members
+from redrpm.rpmdb import (
+    Member,
+    build_family_rpmdb,
+    check_database,
+    copy_member,
+    family_members,
+)
 from redrpm.stage import Stage
 
 
@@ -44,6 +51,8 @@ def roll_back(
         steps = invert_journal(_read_journal(saved), saved, hold.stage)
         rpmdb = _family_rpmdb_after(hold, steps, check)
         return hold.conclude(steps, rpmdb)
+    except OSError as err:
+        raise RedpakError(f"{hold.node.path}: cannot roll back: {err}") from err
     finally:
         hold.close()
 
@@ -93,7 +102,13 @@ def _is_file(path: str) -> bool:
 def _link(place: str, number: int, stage: Stage) -> str:
     """A second name for a saved file: a put takes it away, and a crash must find it again."""
     os.makedirs(f"{stage.path}/previous", exist_ok=True)
-    os.link(place, f"{stage.path}/previous/{number}", follow_symlinks=False)
+    target = f"{stage.path}/previous/{number}"
+    try:
+        os.link(place, target, follow_symlinks=False)
+    except OSError as err:
+        if err.errno not in (errno.EPERM, errno.EMLINK):  # as a commit meets them (_save)
+            raise
+        shutil.copy2(place, target, follow_symlinks=False)
     return f"previous/{number}"
 
 
@@ -102,7 +117,9 @@ def _family_rpmdb_after(
 ) -> str:
     """The family rpmdb with the leaf as it was; the leaf must still fit on its ancestors."""
     node = hold.node
-    now = copy_member(Member(node.path, node.rpmdb_dir), f"{hold.stage.path}/now")
+    # It may be its damage that shall be undone.
+    own = Member(node.path, node.rpmdb_dir)
+    now = copy_member(own, f"{hold.stage.path}/now", sound=False)
     leaf = _rpmdb_after(hold, steps)
     check(now.directory, leaf.directory)
     ancestors = family_members(hold.family)[:-1]
@@ -132,7 +149,8 @@ def read_previous_rpmdb(node: Node, saved: str, directory: str) -> None:
 def _rpmdb_after(hold: NodeHold, steps: list[Step]) -> Member:
     """The leaf's rpmdb as ``steps`` leave it, in a copy."""
     node = hold.node
-    leaf = copy_member(Member(node.path, node.rpmdb_dir), f"{hold.stage.path}/leaf")
+    own = Member(node.path, node.rpmdb_dir)
+    leaf = copy_member(own, f"{hold.stage.path}/leaf", sound=False)
     place = os.path.relpath(node.rpmdb_dir, node.path)
     for step in steps:
         directory, name = os.path.split(step.path)
@@ -140,4 +158,5 @@ def _rpmdb_after(hold: NodeHold, steps: list[Step]) -> Member:
             shutil.copyfile(f"{hold.stage.path}/{step.source}", f"{leaf.directory}/{name}")
         elif directory == place and step.kind is StepKind.REMOVE_FILE:
             os.unlink(f"{leaf.directory}/{name}")
+    check_database(leaf.directory, node.rpmdb_dir)
     return leaf

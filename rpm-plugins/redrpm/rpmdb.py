@@ -169,11 +169,36 @@ def names_of_member(member: Member) -> set[str]:
         return set(read_names(copy_member(member, f"{work}/rpmdb").directory).values())
 
 
-def copy_member(member: Member, directory: str) -> Member:
-    """``member`` in a private copy, in the new ``directory``. Raises RedpakError, OSError."""
+def copy_member(member: Member, directory: str, *, sound: bool = True) -> Member:
+    """``member`` in a private copy, in the new ``directory``, which may be damaged if not ``sound``.
+
+    Raises RedpakError, OSError.
+    """
     os.mkdir(directory)
     _copy_database(member.directory, directory)
+    if sound:
+        check_database(directory, member.directory)
     return Member(member.owner, directory)
+
+
+def check_database(directory: str, place: str) -> None:
+    """rpm takes a database that it cannot read for an empty one. Raises RedpakError for one that
+    is damaged; ``directory`` is a private copy of ``place``."""
+    path = f"{directory}/rpmdb.sqlite"
+    if not os.path.exists(path):
+        return
+    try:
+        with closing(sqlite3.connect(path)) as database:
+            ((answer,),) = database.execute("PRAGMA quick_check(1)").fetchall()
+            database.execute("SELECT COUNT(*) FROM Packages").fetchone()
+    except sqlite3.Error as err:
+        answer = str(err)
+    if answer != "ok":
+        raise RedpakError(
+            f"{place}/rpmdb.sqlite: damaged rpmdb: {' '.join(answer.split())}",
+            hint="go back with red-manager --rollback, restore the node from a backup, or create"
+            " it anew",
+        )
 
 
 def _find_shadowed(

@@ -73,9 +73,11 @@ def leave_layers(node: str, stage: Stage, saved: str, paths: Sequence[str]) -> N
     """
     tops = sorted({path.partition("/")[0] for path in paths})
     for top in tops:
-        # Interrupted between the two renames.
-        if os.path.isdir(f"{saved}/{_KEPT}{top}") and not os.path.lexists(f"{node}/{top}"):
-            os.rename(f"{stage.path}/{_KEPT}{top}", f"{node}/{top}")
+        fresh = f"{stage.path}/{_KEPT}{top}"
+        # Interrupted between the two renames. Without a fresh one a later step has removed it.
+        if os.path.isdir(f"{saved}/{_KEPT}{top}") and os.path.isdir(fresh) and (
+                not os.path.lexists(f"{node}/{top}")):
+            os.rename(fresh, f"{node}/{top}")
     if find_oldest_start(node) is None:
         return
     holding = {path[len(node) + 1:].partition("/")[0]

@@ -164,7 +164,7 @@ class NodeTransaction(NodeHold):
         """What commit() would do to the node's files. Raises RedpakError where it would."""
         with self._errors_told():
             family_rpmdb, delta = self._read_stage()
-            self.check_descendants(family_rpmdb.directory)
+            self.check(delta.steps, family_rpmdb.directory)
             state = list(self._state.values())
             return plan_files(self.node.path, self.stage.path, delta.steps, state)
 

@@ -205,6 +205,36 @@ def test_a_commit_that_cannot_go_on_is_finished_by_the_next_command(node: TestNo
     assert_clean(node)
 
 
+# --- damage ---
+
+
+@pytest.mark.parametrize("kept", [0, 60000])
+def test_a_damaged_rpmdb_is_never_taken_for_an_empty_one(
+    actor: Actor, pool: Path, repository: Path, node: TestNode, kept: int
+) -> None:
+    """As a crash of the machine or worn out flash leaves one; only a rollback gets past it."""
+    node.install("plain")
+    child = make_node(actor, node.path / "child", "child", repository)
+    database = node.path / "var/lib/rpm/rpmdb.sqlite"
+    content = database.read_bytes()
+    database.write_bytes(content[:kept])
+    message = f"{database}: damaged rpmdb: "
+    for loser, words in ((node, ("red-install", "-y", "fails-post")),
+                         (node, ("red-list", "--installed")),
+                         (node, ("red-upgrade", "-y", "--plan")),
+                         (child, ("red-install", "-y", "plain"))):
+        loser.fails(*words, message=message)
+        assert_clean(loser)
+    for option in ("-Va", "--rebuilddb"):
+        done = actor.run(["red-rpm", f"--redpath={node.path}", option])
+        assert done.returncode == 1 and message in done.stderr, describe(done)
+        assert done.stderr.count("\n") == 1, describe(done)
+    node.dnf("red-manager", "--rollback")
+    assert node.packages() == []
+    node.fails("red-manager", "--rollback", message=message)
+    node.install("plain")
+
+
 # --- repositories ---
 
 

@@ -6,12 +6,15 @@ from __future__ import annotations
 import http.server
 import os
 import stat
+import subprocess
 import threading
 from functools import partial
 from pathlib import Path
 
 import pytest
 
+from redpak.family import load_family, load_main
+from redrpm.hold import NodeHold
 from support.actors import Actor, actor_kinds, describe, find_actor
 from support.nodes import TestNode, make_node
 from support.rpms import build_rpm, create_repository, write_repo_file
@@ -83,22 +86,82 @@ def node(actor: Actor, pool: Path, repository: Path) -> TestNode:
 
 
 @AS_USER_BESIDE_ROOT
-def test_a_commit_that_fails_half_way_is_finished_by_the_next_command(node: TestNode) -> None:
+def test_a_directory_of_somebody_else_is_refused_before_the_commit(node: TestNode) -> None:
     share = node.path / "usr/share"
     share.mkdir()
     os.chown(share, node.actor.uid, node.actor.gid)
     blocked = share / "plain"
     blocked.mkdir()  # root's: the owner of the node cannot write there
     blocked.chmod(0o755)
-    done = node.try_dnf("red-install", "-y", "plain")
-    assert done.returncode == 1, describe(done)
-    assert "the commit was interrupted" in done.stderr
+    message = f"{blocked}: belongs to another user, and the transaction changes it"
+    node.fails("red-install", "-y", "plain", message=message)
+    node.fails("red-install", "-y", "--plan", "plain", message=message)
+    blocked.chmod(0o777)  # he could put files there, but not set its mode
+    node.fails("red-install", "-y", "plain", message=message)
     os.chown(blocked, node.actor.uid, node.actor.gid)
-    done = node.try_dnf("red-install", "-y", "second")
-    assert done.returncode == 0, describe(done)
-    assert "finished the transaction" in done.stderr
-    assert node.packages() == ["plain", "second"]
+    node.install("plain")
     assert (share / "plain/file").read_text() == "x\n"
+
+
+@AS_USER_BESIDE_ROOT
+@pytest.mark.parametrize("mode", [0o600, 0o644])
+def test_a_file_of_somebody_else_can_be_replaced_and_removed(node: TestNode, mode: int) -> None:
+    """fs.protected_hardlinks: its owner alone may link it into the previous generation."""
+    node.install("lnk-1", "plain")
+    keep, file = node.path / "usr/share/lnk/real/sub/keep", node.path / "usr/share/plain/file"
+    for path in (keep, file):
+        path.unlink()
+        path.write_text("root's\n")
+        path.chmod(mode)
+    node.dnf("red-remove", "-y", "plain")
+    assert not file.exists()
+    if mode == 0o644:
+        node.dnf("red-manager", "--rollback")
+        assert file.read_text() == "root's\n"
+    else:
+        node.fails("red-manager", "--rollback", message="cannot roll back: ")
+    node.dnf("red-reinstall", "-y", "lnk")
+    assert keep.read_text() == "1\n"
+    assert keep.stat().st_uid == node.actor.uid
+
+
+@AS_ROOT
+@pytest.mark.parametrize("place", ["var", "etc/plain", "usr/share/plain/file"])
+def test_what_is_mounted_in_a_node_is_refused_before_the_commit(
+    node: TestNode, pool: Path, place: str
+) -> None:
+    """Nothing can be renamed into another mount, though it were of the same file system."""
+    build_rpm(pool / "r", "plain", version="2.0",
+              files={"/usr/share/plain/file": "y\n", "/etc/plain/conf": "y\n"})
+    create_repository(pool / "r")
+    node.dnf("red-manager", f"--add-repo={pool / 'r'}", "--setopt=gpgcheck=0", "--save")
+    node.install("plain-1.0")
+    (node.path / "etc/plain").mkdir()
+    target = node.path / place
+    source = pool / "source"
+    subprocess.run(["cp", "-a", target, source], check=True)
+    subprocess.run(["mount", "--bind", source, target], check=True)
+    try:
+        node.fails("red-upgrade", "-y", "plain", message=f"{target}: something is mounted there")
+    finally:
+        subprocess.run(["umount", target], check=True)
+    node.dnf("red-upgrade", "-y", "plain")
+    assert (node.path / "usr/share/plain/file").read_text() == "y\n"
+
+
+def test_a_hold_that_is_closed_twice_leaves_another_commands_stage_alone(
+    actor: Actor, pool: Path, redmain: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node = make_node(actor, pool / "node", "node")
+    monkeypatch.setattr(os, "geteuid", lambda: node.path.stat().st_uid)
+    family = load_family(str(node.path), main=load_main(str(redmain), {}))
+    first = NodeHold(family, notify=print)
+    first.close()
+    second = NodeHold(family, notify=print)
+    first.close()
+    assert os.path.isdir(second.stage.root)
+    second.close()
+    assert not os.path.exists(second.stage.path)
 
 
 def test_odd_names_of_top_level_directories_do_not_brick_the_node(node: TestNode) -> None:

@@ -100,6 +100,18 @@ def test_an_interruption_anywhere_is_finished(
     assert (node / "usr/bin/tool").stat().st_ino == (kept / "layer.usr/bin/tool").stat().st_ino
 
 
+def test_a_directory_that_the_commit_removed_does_not_stop_its_recovery(node: Path) -> None:
+    """A rollback removes a top-level directory, and is killed before its journal is."""
+    (node / "data").mkdir()
+    stage, saved = Stage(f"{node}/.redpak/stage"), f"{node}/.redpak/previous.7"
+    with running(node):
+        for _ in range(2):
+            leave_layers(str(node), stage, saved, ["data"])
+            if (node / "data").exists():
+                (node / "data").rmdir()
+    assert os.listdir(saved) == ["layer.data"]
+
+
 def interrupted(monkeypatch: pytest.MonkeyPatch, point: int, run: Callable[[], None]) -> bool:
     """Run, and end at the call number `point` that changes something; whether it came to that."""
     left = [point]

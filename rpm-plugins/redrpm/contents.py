@@ -78,9 +78,13 @@ def read_contents(headers: Iterable[Any]) -> TransactionContents:
     configs: set[str] = set()
     symlinks: set[str] = set()
     for header in headers:
+        if header.isSource():
+            raise RedpakError(f"{header[rpm.RPMTAG_NAME]}: is a source package",
+                              hint="a node takes packages that rpmbuild has built")
         links: dict[int, tuple[str, str]] = {}
         for entry in rpm.files(header):
             name = os.fsdecode(entry.name) if isinstance(entry.name, bytes) else entry.name
+            _check_name(header, name)
             directory = os.path.dirname(name)
             if directory == "/":
                 _check_top_level(header, entry, name)
@@ -114,6 +118,14 @@ def lost_capabilities(headers: Iterable[Any]) -> list[str]:
         for header in headers
         if any(header[rpm.RPMTAG_FILECAPS])
     ]
+
+
+def _check_name(header: Any, name: str) -> None:
+    """Nobody has vouched for the package yet, and its paths are about to be joined to ours."""
+    root, *parts = name.split("/")
+    if root or (name != "/" and not {"", ".", ".."}.isdisjoint(parts)):
+        raise RedpakError(f"{header[rpm.RPMTAG_NAME]}: ships {name!r}, which is no path of a file",
+                          hint="do not install this package")
 
 
 def _check_top_level(header: Any, entry: Any, name: str) -> None:

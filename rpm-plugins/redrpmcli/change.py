@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Collection, Sequence
 from typing import Any, NoReturn
 
@@ -35,8 +34,7 @@ from redrpm.rpmdb import (
     read_triggers,
 )
 from redrpm.transaction import ContainedTransaction, NodeTransaction
-from redrpmcli.command import fail, in_our_words
-from redrpmcli.dispatch import tell
+from redrpmcli.dispatch import end_contained, tell
 from redrpmcli.options import ERASE, INSTALL, KEYS, RESTORE, RpmArguments
 from redrpmcli.packages import find_files, find_package_files, is_address
 from redrpmcli.toolroot import STOCK_RPM, run_on_view
@@ -51,17 +49,7 @@ def change(family: Family, arguments: RpmArguments) -> NoReturn:
     RedpakError with the node as it was."""
     transaction = _prepare(family, arguments)
     contained = transaction.fork()
-    status = 1
-    try:
-        status = RpmChange(contained, arguments).run()
-    except RedpakError as err:
-        fail(in_our_words(err))
-    except OSError as err:
-        fail(f"{family.leaf.path}: {err}")
-    finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(status)
+    end_contained(lambda: RpmChange(contained, arguments).run(), family.leaf.path)
 
 
 def _prepare(family: Family, arguments: RpmArguments) -> NodeTransaction:

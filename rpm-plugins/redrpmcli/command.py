@@ -11,7 +11,7 @@ import os
 import sys
 
 from redrpmcli.options import OTHER, QUERY, RpmArguments
-from redrpmcli.paths import INSIDE, Places, find_places
+from redrpmcli.paths import Places, find_places
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -88,14 +88,25 @@ def _query_database(arguments: RpmArguments, places: Places) -> str:
             return ""
         owner = owners.pop() if owners else owner
         arguments.words = [path for _node, path in mapped]
-    if owner == places.leaf and places.leaf.startswith(f"{INSIDE}/"):
+    if owner == places.leaf and places.inside:
         return "/var/lib/rpm"
     database = f"{owner}/var/lib/rpm"
     return database if _is_plain(owner, database) else ""
 
 
 def _is_plain(node: str, database: str) -> bool:
-    """Whether a node's rpmdb is in its usual place, and nobody was killed while he changed it."""
+    """Whether a node's rpmdb is in its usual place, is ours or root's, and nobody was killed while
+    he changed it.
+
+    Another user's must not be opened where it lies: sqlite makes files beside a database, or gives
+    those that it finds there to the database's owner, with the rights of whoever reads it.
+    """
+    try:
+        info = os.stat(database)
+    except OSError:
+        return False
+    if info.st_uid not in (0, os.geteuid()) or info.st_mode & 0o022:
+        return False
     if os.path.exists(f"{node}/.redpak/journal"):
         return False
     for name in ("etc/redpack.yaml", "etc/redpak.yaml"):

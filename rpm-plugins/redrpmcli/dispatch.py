@@ -5,9 +5,15 @@ from __future__ import annotations
 
 import os
 import sys
+import traceback
+from collections.abc import Callable
+from typing import NoReturn
+
+import rpm
 
 from redpak.errors import RedpakError
 from redpak.family import Family, load_family, load_main, resolve_redpath
+from redrpmcli.command import fail, in_our_words
 from redrpmcli.options import CHANGES, DATABASE, OTHER, QUERY, VERIFY, RpmArguments
 from redrpmcli.paths import find_places
 from redsys.owner import become_owner
@@ -16,6 +22,26 @@ from redsys.owner import become_owner
 def tell(text: str) -> None:
     """A line for the user, on stderr."""
     print(f"red-rpm: {text}", file=sys.stderr)
+
+
+def end_contained(work: Callable[[], int], place: str) -> NoReturn:
+    """Do ``work`` on the node at ``place`` in a contained child, which ends with its result."""
+    status = 1
+    try:
+        status = work()
+    except RedpakError as err:
+        fail(in_our_words(err))
+    except (OSError, rpm.error) as err:
+        fail(f"{place}: {err}")
+    except KeyboardInterrupt:
+        fail("interrupted")
+    except Exception:
+        # A fault of ours. What forked this process must not see it, and the user must.
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
 
 
 def run_command(arguments: RpmArguments) -> int:

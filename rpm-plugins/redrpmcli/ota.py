@@ -5,10 +5,9 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 import time
 from collections.abc import Sequence
-from typing import Any, NoReturn
+from typing import Any
 
 import rpm
 
@@ -35,8 +34,7 @@ from redrpm.rpmtransaction import RpmTransaction
 from redrpm.signature import family_keys, verify_signature
 from redrpm.transaction import ContainedTransaction, NodeTransaction
 from redrpmcli.change import checks_signatures, find_ancestor_packages
-from redrpmcli.command import fail, in_our_words
-from redrpmcli.dispatch import tell
+from redrpmcli.dispatch import end_contained, tell
 from redrpmcli.options import RpmArguments
 from redsys.owner import become_owner
 from redsys.trees import remove_tree
@@ -136,22 +134,8 @@ def apply_bundle(
     except BaseException:
         transaction.close()
         raise
-    _work(transaction.fork(), incoming, plan=plan)
-
-
-def _work(contained: ContainedTransaction, incoming: IncomingBundle, *, plan: bool) -> NoReturn:
-    """The contained child."""
-    status = 1
-    try:
-        status = BundleChange(contained, incoming).run(plan=plan)
-    except RedpakError as err:
-        fail(in_our_words(err))
-    except (OSError, rpm.error) as err:
-        fail(f"{contained.family.leaf.path}: {err}")
-    finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(status)
+    contained = transaction.fork()
+    end_contained(lambda: BundleChange(contained, incoming).run(plan=plan), family.leaf.path)
 
 
 class IncomingBundle:

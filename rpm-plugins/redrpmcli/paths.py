@@ -19,20 +19,16 @@ _STATUS_FILE = ".rednode.yaml"
 
 
 class Places:
-    """The directories of a family's nodes, the leaf first."""
+    """The directories of a family's nodes, the leaf first; ``inside`` its namespace, or outside."""
 
-    def __init__(self, nodes: Sequence[str]) -> None:
+    def __init__(self, nodes: Sequence[str], *, inside: bool = False) -> None:
         self.nodes = list(nodes)
+        self.inside = inside
 
     @property
     def leaf(self) -> str:
         """The leaf's directory."""
         return self.nodes[0]
-
-    @property
-    def inside(self) -> bool:
-        """Whether this is the namespace of the leaf."""
-        return self.leaf.startswith(f"{INSIDE}/")
 
     def map(self, path: str) -> tuple[str, str]:
         """(node, a package's own path) of a file; the node is "" for a path that names none.
@@ -79,4 +75,4 @@ def find_inside() -> Optional[Places]:
     aliases = [name for name in reversed(known) if name and "/" not in name]
     if not alias or alias not in aliases[:1] or not os.path.isdir(f"{INSIDE}/{alias}"):
         return None
-    return Places([f"{INSIDE}/{name}" for name in aliases])
+    return Places([f"{INSIDE}/{name}" for name in aliases], inside=True)

@@ -5,10 +5,8 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 import tempfile
 from collections.abc import Sequence
-from typing import NoReturn
 
 from redpak.errors import RedpakError
 from redpak.family import Family, find_descendants
@@ -18,8 +16,7 @@ from redrpm.rpmdb import build_family_rpmdb, copy_member, family_members
 from redrpm.stage import Stage
 from redrpm.transaction import trim_environment
 from redrpm.view import FamilyView
-from redrpmcli.command import fail
-from redrpmcli.dispatch import tell
+from redrpmcli.dispatch import end_contained, tell
 from redrpmcli.options import RpmArguments
 from redrpmcli.paths import Places
 from redrpmcli.toolroot import VIEW, run_on_view
@@ -43,7 +40,7 @@ def verify(family: Family, arguments: RpmArguments) -> int:
                 return status
             pid = fork_contained(user_namespace=os.geteuid() != 0)
             if pid == 0:
-                _work(family, stage, words)
+                end_contained(lambda: _verify_in_view(family, stage, words), family.leaf.path)
             return wait_status(pid) or status
     except OSError as err:
         raise RedpakError(f"{family.leaf.path}: cannot verify: {err}") from err
@@ -78,31 +75,21 @@ def select_labels(rpmdb: str, arguments: RpmArguments) -> tuple[int, list[str]]:
     return done.returncode, [label for label in labels if not label.startswith("gpg-pubkey-")]
 
 
-def _work(family: Family, stage: Stage, words: Sequence[str]) -> NoReturn:
+def _verify_in_view(family: Family, stage: Stage, words: Sequence[str]) -> int:
     """The contained child."""
-    status = 1
-    try:
-        privileged = os.geteuid() == 0 and not in_user_namespace()
-        nodes = [node.path for node in reversed(family.nodes)]
-        tree = find_descendants(family.nodes[0].path, lenient=True)
-        view = FamilyView(stage, nodes, privileged=privileged, descendants=tree)
-        view.assemble(TransactionContents(), scriptlets=False)
-        trim_environment()
-        if not privileged:
-            seccomp.install_transaction_filter()
-        rpm = ["rpm", f"--root={VIEW}", "--dbpath=/var/lib/rpm"]
-        if not privileged:
-            rpm.append("--noplugins")
-        if os.geteuid() != family.leaf.owner_uid:
-            # Another user's verify scripts are not for us to run, and his files look like nobody's.
-            rpm += ["--noscripts", "--nouser", "--nogroup"]
-        files = [word for word in words if os.path.isfile(word)]
-        status = run_on_view(stage.root, [*rpm, *words], ground=stage.mounts, files=files)
-    except RedpakError as err:
-        fail(str(err))
-    except OSError as err:
-        fail(f"{family.leaf.path}: cannot verify: {err}")
-    finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(status)
+    privileged = os.geteuid() == 0 and not in_user_namespace()
+    nodes = [node.path for node in reversed(family.nodes)]
+    tree = find_descendants(family.nodes[0].path, lenient=True)
+    view = FamilyView(stage, nodes, privileged=privileged, descendants=tree)
+    view.assemble(TransactionContents(), scriptlets=False)
+    trim_environment()
+    if not privileged:
+        seccomp.install_transaction_filter()
+    rpm = ["rpm", f"--root={VIEW}", "--dbpath=/var/lib/rpm"]
+    if not privileged:
+        rpm.append("--noplugins")
+    if os.geteuid() != family.leaf.owner_uid:
+        # Another user's verify scripts are not for us to run, and his files look like nobody's.
+        rpm += ["--noscripts", "--nouser", "--nogroup"]
+    files = [word for word in words if os.path.isfile(word)]
+    return run_on_view(stage.root, [*rpm, *words], ground=stage.mounts, files=files)

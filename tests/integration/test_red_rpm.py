@@ -3,14 +3,18 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import sqlite3
 import subprocess
-from dataclasses import dataclass
+from contextlib import closing
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Union
 
 import pytest
 
-from support.actors import Actor, describe
+from support.actors import Actor, actor_kinds, describe, find_actor
 from support.nodes import Finished, TestNode, make_node
 from support.rpms import RpmFile, build_rpm
 from support.signing import SigningKey, make_key
@@ -19,6 +23,12 @@ from support.trees import snapshot_tree
 Word = Union[str, Path]
 # rpm 6 insists on signatures, which these packages do not have.
 UNSIGNED = "--nosignature"
+AS_ROOT = pytest.mark.parametrize(
+    "actor", ["root"] if "root" in actor_kinds() else [], indirect=True
+)
+AS_USER_BESIDE_ROOT = pytest.mark.parametrize(
+    "actor", ["user"] if "root" in actor_kinds() else [], indirect=True
+)
 
 
 @dataclass(frozen=True)
@@ -165,6 +175,44 @@ def test_everybody_may_look_at_anybodys_node(nodes: Nodes, packages: Packages) -
     assert done.returncode == 1 and "no permission, the node belongs to user 0" in done.stderr
 
 
+@AS_USER_BESIDE_ROOT
+def test_root_does_not_open_a_users_rpmdb_where_it_lies(nodes: Nodes, checkout: Path) -> None:
+    """sqlite gives the files beside a database to its owner: here one of root's, by a hard link
+    (fs.protected_hardlinks may be off)."""
+    directory = nodes.child.path / "var/lib/rpm"
+    with closing(sqlite3.connect(directory / "rpmdb.sqlite")) as database:
+        database.execute("PRAGMA journal_mode=WAL")
+    secret = nodes.parent.path.parent.parent / "secret"
+    secret.write_text("root's\n")
+    (directory / "rpmdb.sqlite-wal").hardlink_to(secret)
+    root = replace(nodes, child=replace(nodes.child, actor=find_actor("root").with_environ(
+        **nodes.child.actor.environ)))
+    assert root.check(root.child, "-qa") == "needy-1-1.noarch\n"
+    assert "needy" in root.check(root.child, "-qa", "--family")
+    done = root.child.actor.run([checkout / "macros/redpak-query", "--define",
+                                 f"_redpath {nodes.child.path}", "--query", "-a"])
+    assert done.returncode == 1, describe(done)
+    assert f"belongs to another user; use: red-rpm --redpath={nodes.child.path} --query -a" in (
+        done.stderr)
+    assert secret.stat().st_uid == 0
+    assert sorted(os.listdir(directory)) == ["rpmdb.sqlite", "rpmdb.sqlite-wal"]
+
+
+@AS_ROOT
+def test_nodes_may_lie_where_a_namespace_has_them(
+    actor: Actor, packages: Packages
+) -> None:
+    made = not os.path.exists("/nodes")
+    node = make_node(actor, Path(f"/nodes/redpak-test-{os.getpid()}"), "below-nodes")
+    try:
+        found = Nodes(node, node)
+        found.check(node, "-U", UNSIGNED, packages.base)
+        assert found.check(node, "-qa") == "base-1-1.noarch\n"
+        found.check(node, "-V", "base")
+    finally:
+        shutil.rmtree("/nodes" if made else node.path)
+
+
 def test_upgrade_and_erase_go_through_the_journal_and_can_be_rolled_back(
     nodes: Nodes, packages: Packages
 ) -> None:
@@ -273,6 +321,33 @@ def test_a_scriptlet_sees_the_view_and_nothing_of_the_callers(
     seen = (nodes.child.path / "usr/share/seen").read_text()
     assert "usr\n" in seen and "\nview\n" not in seen
     assert "LEAK" not in seen and "SECRET" not in seen
+
+
+def test_a_source_package_is_refused(nodes: Nodes, pool_root: Path) -> None:
+    spec = pool_root / "source.spec"
+    spec.write_text("Name: source\nVersion: 1\nRelease: 1\nSummary: x\nLicense: x\n"
+                    "%description\nx\n%files\n")
+    subprocess.run(["rpmbuild", "-bs", "--quiet", "--define", f"_topdir {pool_root}/top",
+                    "--define", f"_srcrpmdir {pool_root}", spec], check=True)
+    nodes.fails(nodes.child, "-i", UNSIGNED, pool_root / "source-1-1.src.rpm",
+                message="source: is a source package")
+
+
+def test_a_package_whose_paths_lead_elsewhere_is_refused_at_first_sight(
+    nodes: Nodes, pool_root: Path
+) -> None:
+    """Before anybody has vouched for it: of a symlink the view copies what it replaces."""
+    built = build_rpm(pool_root, "evil", install="mkdir -p %{buildroot}/usr/AA/BB/CC/DD/victim\n"
+                      "ln -s x %{buildroot}/usr/AA/BB/CC/DD/victim/link",
+                      extra_files="/usr/AA/BB/CC/DD/victim/link")
+    content = built.read_bytes()
+    built.write_bytes(content.replace(b"/usr/AA/BB/CC/DD/", b"/usr/../../../../"))
+    prepared = nodes.child.path.parent.parent / "victim/link"
+    prepared.mkdir(parents=True)
+    (prepared / "file").touch()
+    nodes.fails(nodes.child, "-i", UNSIGNED, "--nodigest", built,
+                message="evil: ships '/usr/../../../../victim/link', which is no path of a file")
+    assert not list(nodes.child.path.glob("**/victim"))
 
 
 def test_wrong_use_is_one_clear_line(nodes: Nodes, packages: Packages, actor: Actor) -> None:

@@ -284,9 +284,9 @@ def _read_tar_header(path: str, header: bytes) -> tuple[str, int, bytes]:
         if len(header) != _BLOCK or header[257:262] != b"ustar":
             raise ValueError
         total = sum(header[:148]) + 8 * ord(" ") + sum(header[156:])
-        if int(header[148:156].strip(b" \0"), 8) != total:
+        if _octal(header[148:156]) != total:
             raise ValueError
-        size = int(header[124:136].strip(b" \0") or b"0", 8)
+        size = _octal(header[124:136])
         name = header[:100].partition(b"\0")[0]
         prefix = header[345:500].partition(b"\0")[0] if header[262:263] == b"\0" else b""
         text = (prefix + b"/" + name if prefix else name).decode("ascii")
@@ -294,3 +294,11 @@ def _read_tar_header(path: str, header: bytes) -> tuple[str, int, bytes]:
         raise RedpakError(f"{path}: no bundle, not an uncompressed tar archive, or damaged",
                           hint=_TAR_HINT) from None
     return text[2:] if text.startswith("./") else text, size, header[156:157]
+
+
+def _octal(field: bytes) -> int:
+    """A number of a tar header; int() would take a sign too. Raises ValueError."""
+    digits = field.strip(b" \0") or b"0"
+    if not digits.isdigit():
+        raise ValueError
+    return int(digits, 8)

@@ -170,7 +170,7 @@ def names_of_member(member: Member) -> set[str]:
 
 
 def copy_member(member: Member, directory: str, *, sound: bool = True) -> Member:
-    """``member`` in a private copy, in the new ``directory``, which may be damaged if not ``sound``.
+    """``member`` in a private copy, in the new ``directory``; it may be damaged if not ``sound``.
 
     Raises RedpakError, OSError.
     """

@@ -250,7 +250,9 @@ class FamilyView:
         libc.mount("stage/root/var/lib/rpm", f"{var}/lib/rpm", "", libc.MS_BIND)
         libc.mount("stage/root/var/lib/dnf", f"{var}/lib/dnf", "", libc.MS_BIND)
         for name in ("cache", "log"):
-            libc.mount(f"{self.nodes[0]}/var/{name}", f"{var}/{name}", "", libc.MS_BIND)
+            place = f"{self.nodes[0]}/var/{name}"
+            os.makedirs(place, exist_ok=True)  # whoever needs room removes these first
+            libc.mount(place, f"{var}/{name}", "", libc.MS_BIND)
         libc.mount("tmpfs", f"{var}/tmp", "tmpfs", libc.MS_NOSUID | libc.MS_NODEV, "mode=1777")
 
 

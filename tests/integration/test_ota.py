@@ -171,8 +171,17 @@ def test_a_hostile_archive_is_refused(family: OtaFamily, bundle: Path, pool: Pat
         write_hostile(bundle, hostile, evil)
         refuses(family, hostile, message)
         assert not Path("/var/tmp/evil").exists() and not (pool / "evil").exists()
+    hostile.write_bytes(with_size(bundle.read_bytes(), b"-0000000001\0"))  # "read to the end"
+    refuses(family, hostile, "not an uncompressed tar archive, or damaged")
     hostile.write_bytes(bundle.read_bytes()[:-9000])
     refuses(family, hostile, "cut short" if len(bundle.read_bytes()) % 512 else "")
+
+
+def with_size(archive: bytes, size: bytes) -> bytes:
+    """The archive with another size of its first member, in a header whose checksum is right."""
+    header = archive[:124] + size + archive[136:512]
+    total = sum(header[:148]) + 8 * ord(" ") + sum(header[156:])
+    return header[:148] + b"%06o\0 " % total + header[156:] + archive[512:]
 
 
 def write_hostile(bundle: Path, target: Path, evil: str) -> None:

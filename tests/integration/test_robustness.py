@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import http.server
 import os
+import shutil
 import stat
 import subprocess
 import threading
@@ -227,6 +228,13 @@ def test_a_symlinked_state_directory_is_refused(node: TestNode) -> None:
     assert done.returncode == 1, describe(done)
     assert "Traceback" not in done.stderr
     assert not (node.path / "usr/share/plain").exists()
+
+
+def test_caches_and_logs_that_somebody_removed_are_made_again(node: TestNode) -> None:
+    shutil.rmtree(node.path / "var/cache")
+    shutil.rmtree(node.path / "var/log")
+    node.install("plain")
+    assert (node.path / "var/cache").is_dir() and (node.path / "var/log").is_dir()
 
 
 def test_the_callers_umask_does_not_hide_the_node(node: TestNode) -> None:

@@ -6,7 +6,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import IO, Optional, Union
 
 from redpak.errors import RedpakError
@@ -75,6 +75,24 @@ def pass_through(argv: Sequence[str]) -> int:
     except OSError as err:
         raise RedpakError(f"{argv[0]}: {err.strerror}", hint=f"install {argv[0]}") from err
     return status if status >= 0 else 128 - status
+
+
+def run_silently(become: Callable[[], object]) -> None:
+    """Wait for a child without our standard streams, in which ``become`` executes a program.
+
+    Nothing is told of how it ended.
+    """
+    pid = os.fork()
+    if pid:
+        os.waitpid(pid, 0)
+        return
+    try:
+        nothing = os.open(os.devnull, os.O_RDWR)
+        for fd in (0, 1, 2):
+            os.dup2(nothing, fd)
+        become()
+    finally:
+        os._exit(127)
 
 
 def command_line() -> list[str]:

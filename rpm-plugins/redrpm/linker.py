@@ -21,6 +21,7 @@ from redpak.linker import (
     find_directories,
     store_cache,
 )
+from redsys.run import run_silently
 
 _TOOLS = ("/sbin/ldconfig", "/usr/sbin/ldconfig")
 
@@ -85,16 +86,9 @@ def _layers_of(family: Family, nodes: Sequence[str]) -> Callable[[str], list[str
 
 def _run_in_root(root: str, argv: list[str]) -> None:
     """Run a program of the view in it: a child may still change its root, what it executes not."""
-    pid = os.fork()
-    if pid:
-        os.waitpid(pid, 0)
-        return
-    try:
-        nothing = os.open(os.devnull, os.O_RDWR)
-        for fd in (0, 1, 2):
-            os.dup2(nothing, fd)
+    def become() -> None:
         os.chroot(root)
         os.chdir("/")
         os.execve(argv[0], argv, {})
-    finally:
-        os._exit(127)
+
+    run_silently(become)

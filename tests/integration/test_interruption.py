@@ -26,9 +26,11 @@ from support.interruption import (
     SCENARIOS,
     VICTIMS,
     Bench,
+    Content,
     Scenario,
     Tools,
     build_repository,
+    difference,
     start_and_kill,
 )
 from support.nodes import make_node
@@ -38,6 +40,7 @@ KILLS = 2  # in each scenario, by the clock, and one more within the commit
 CHANGES = 50  # that each of their commits makes, at least
 CHILD_STEP = 9  # only each of so many changes, in the commit, has a kill of the child alone
 CLEANING_STEP = 17  # only each of so many changes, after the commit, has a kill
+ROLLBACK_STEP = 25  # only each of so many recoveries is rolled back
 NEXT_COMMANDS = (
     ("red-list", "--installed"),
     ("red-manager", "--recover"),
@@ -105,6 +108,9 @@ def test_a_commit_killed_at_every_single_change_is_finished_by_the_next_command(
             found.pop(place, None)  # their time is that of the recovery
         expected = expected or found
         assert found == expected, f"killed before change {point}"
+        if killed and point % ROLLBACK_STEP == 0:
+            bench.node.dnf("red-manager", "--rollback")
+            difference(Content.of(bench.node).loose, bench.old.loose)
         if not killed:
             break
     assert point > 100

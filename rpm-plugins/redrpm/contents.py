@@ -20,6 +20,8 @@ from redrpm.rpmdb import nevra
 
 # Made fresh for each view (design section 3.3): what lands there is not kept.
 VOLATILE_TOPS = frozenset({"dev", "proc", "run", "sys", "tmp"})
+# What rpm 4.19 and later start to make the accounts that a package declares, sysusers.d(5).
+SYSUSERS = "%{?__systemd_sysusers}"
 _SCRIPT_TAGS = (
     ("pretrans", rpm.RPMTAG_PRETRANS),
     ("pre", rpm.RPMTAG_PREIN),
@@ -102,7 +104,16 @@ def read_contents(headers: Iterable[Any]) -> TransactionContents:
 
 def scriptlet_names(header: Any) -> list[str]:
     """The scriptlets and triggers a package brings, by their names in a spec file."""
-    return [name for name, tag in _SCRIPT_TAGS if header[tag]]
+    sysusers = ["sysusers"] if declares_accounts(header) and rpm.expandMacro(SYSUSERS) else []
+    return sysusers + [name for name, tag in _SCRIPT_TAGS if header[tag]]
+
+
+def declares_accounts(header: Any) -> bool:
+    """Whether rpm makes accounts for a package: it provides them with a line of sysusers.d(5)."""
+    return any(
+        version and name.startswith(("user(", "group(", "groupmember("))
+        for name, version in zip(header[rpm.RPMTAG_PROVIDENAME], header[rpm.RPMTAG_PROVIDEVERSION])
+    )
 
 
 def list_scriptlets(headers: Iterable[Any]) -> list[str]:

@@ -25,7 +25,7 @@ from redpak.errors import RedpakError
 from redpak.family import Family
 from redpak.node import Node
 from redrpm import supervisor
-from redrpm.contents import TransactionContents
+from redrpm.contents import SYSUSERS, TransactionContents
 from redrpm.delta import Delta, DeltaRules, read_delta
 from redrpm.dnfstate import DNF5_STATE_DIR, STATE_DIR
 from redrpm.hold import NodeHold
@@ -49,6 +49,7 @@ from redrpm.rpmdb import (
     read_names,
 )
 from redrpm.stage import copy_tree
+from redrpm.sysusers import write_helper
 from redrpm.view import FamilyView
 from redsys import seccomp
 from redsys.namespace import bound_capabilities, fork_contained, in_user_namespace
@@ -247,8 +248,17 @@ class ContainedTransaction:
             bound_capabilities()
             # rpm 6 unshares the network before a scriptlet, which has no power left for that here.
             rpm.addMacro("__transaction_unshare", "%{nil}")
+            helper = self.make_sysusers_helper()
+            if helper:
+                rpm.addMacro("__systemd_sysusers", helper)
         if not self.privileged:
             seccomp.install_transaction_filter()
+
+    def make_sysusers_helper(self) -> str:
+        """The program by which rpm shall make the accounts of packages; "" where it makes none."""
+        if not rpm.expandMacro(SYSUSERS):
+            return ""
+        return write_helper(self._transaction.stage.path, _interpreter())
 
     def commit(self) -> list[str]:
         """Make the node what was done in the view; what the user should know.
@@ -281,9 +291,12 @@ def supervisor_command() -> list[str]:
     code = f"import sys; sys.path[:0] = {sorted(rooms)!r}; " + (
         "from redrpm.supervisor import main; main(sys.argv[1:])"
     )
-    # Not sys.executable: the interpreter may be a part of another program, such as dnf5.
-    python = f"{sys.base_exec_prefix}/bin/python{sys.version_info[0]}.{sys.version_info[1]}"
-    return [python, "-I", "-S", *(["-B"] if sys.dont_write_bytecode else []), "-c", code]
+    return [_interpreter(), "-I", "-S", *(["-B"] if sys.dont_write_bytecode else []), "-c", code]
+
+
+def _interpreter() -> str:
+    """The Python we run in. Not sys.executable: that may be another program, such as dnf5."""
+    return f"{sys.base_exec_prefix}/bin/python{sys.version_info[0]}.{sys.version_info[1]}"
 
 
 def trim_environment() -> None:

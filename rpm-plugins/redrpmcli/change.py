@@ -13,6 +13,7 @@ from redpak.errors import RedpakError
 from redpak.expand import Caller
 from redpak.family import Family
 from redpak.merge import merge_family
+from redrpm import sysusers
 from redrpm.contents import list_scriptlets, lost_capabilities, read_contents, read_headers
 from redrpm.delta import DeltaRules, read_delta
 from redrpm.hold import NodeHold
@@ -106,6 +107,10 @@ class RpmChange:
         options = self._tuning() if self._arguments.mode in (INSTALL, ERASE) else []
         if signed and self._arguments.mode == INSTALL:
             options += ["--define", "_pkgverify_level all"]
+        helper = self._contained.make_sysusers_helper()
+        if helper:
+            self._files = [*self._files, helper, sysusers.__file__]
+            options += ["--define", f"__systemd_sysusers {helper}"]
         status = self._run_rpm(options)
         if status != 0:
             tell(f"nothing was changed in node {self._family.leaf.alias}")

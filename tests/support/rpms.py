@@ -136,6 +136,12 @@ def create_repository(directory: Path, *, groups: Mapping[str, Sequence[str]] = 
     return directory
 
 
+def makes_accounts() -> bool:
+    """Whether this rpm makes the accounts that a package declares (sysusers.d), as 4.19 began."""
+    macro = ["rpm", "--eval", "%{?__systemd_sysusers}"]
+    return bool(subprocess.run(macro, check=True, capture_output=True).stdout.strip())
+
+
 def _comps(groups: Mapping[str, Sequence[str]]) -> str:
     lines = ["<comps>"]
     for name, packages in groups.items():

@@ -16,16 +16,19 @@ from redsys.trees import remove_tree
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import signal
+    from collections.abc import Iterator
     from typing import NoReturn
 else:
     # The C part of it: signal.py loads enum and collections, a quarter of this process's memory.
     import _signal as signal
 
-# What the child says, one byte each: it begins to change the node, it has, it could not.
-BEGIN, DONE, FAILED = b"b", b"d", b"f"
+# What the child says, one byte each: scriptlets may run from now on; it begins to change the node,
+# it has, it could not.
+WATCH, BEGIN, DONE, FAILED = b"w", b"b", b"d", b"f"
 
 STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _SUSPENSIONS = (signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU)
+_PATIENCE = 0.5  # seconds between two looks at what scriptlets left running
 
 
 class Supervisor:
@@ -44,6 +47,8 @@ class Supervisor:
         self._alias = alias
         self._stopped_by = 0
         self._interrupted = False
+        self._watching = False
+        self._leftovers: set[int] = set()
 
     def serve(self) -> int:
         """Until the child has ended and the stage is gone; the exit status of the command.
@@ -66,10 +71,12 @@ class Supervisor:
             self._clean_up(said)
         except OSError as err:
             self._tell(f"cannot clean up: {err}; the next command will")
+        if self._stopped_by and said == DONE:
+            self._tell("stopped, the transaction was already committed.")
+        elif (self._stopped_by or (self._interrupted and code)) and said in (b"", WATCH):
+            # dnf5 ends at the first Ctrl-C, without a word.
+            self._tell("stopped, nothing was changed.")
         if self._stopped_by:
-            committed = said == DONE
-            done = "the transaction was already committed" if committed else "nothing was changed"
-            self._tell(f"stopped, {done}.")
             return 128 + self._stopped_by
         return code if code >= 0 else 128 - code
 
@@ -77,10 +84,11 @@ class Supervisor:
         """Hear the child until its end; its last word."""
         said = b""
         while True:
-            word = os.read(self._receive, 1)
+            word = self._hear()
             if not word:
                 return said
             said = word
+            self._watching = word == WATCH
             if word == BEGIN:
                 # A request to end waits for the end of the commit; the journal is for kill -9.
                 signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)
@@ -89,6 +97,33 @@ class Supervisor:
                 signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPS)
             if word == DONE:
                 self._remove_early()
+
+    def _hear(self) -> bytes:
+        """The next word of the child; b"" at its end."""
+        if self._watching:
+            import select  # a part of the interpreter
+
+            while not select.select([self._receive], [], [], _PATIENCE)[0]:
+                self._end_leftovers()
+        return os.read(self._receive, 1)
+
+    def _end_leftovers(self) -> None:
+        """End daemons of scriptlets: dnf5 waits until nobody holds their output any more.
+
+        They have the view for their root, which rpm leaves when it is done with a package: who is
+        found there without the child for a while is nobody that rpm waits for.
+        """
+        home = _root_of(self._pid)
+        left = {pid for pid in _same_namespace(self._pid) if _root_of(pid) not in (home, None)}
+        for pid in left & self._leftovers:
+            try:
+                with open(f"/proc/{pid}/comm", encoding="utf-8", errors="replace") as stream:
+                    name = stream.read().strip()
+                os.kill(pid, signal.SIGKILL)
+            except OSError:
+                continue  # it has ended by itself
+            self._tell(f"ended {name}, which a scriptlet had left running.")
+        self._leftovers = left
 
     def _remove_early(self) -> None:
         """Remove what a child that has committed needs no more, while it says what it did."""
@@ -102,7 +137,8 @@ class Supervisor:
     def _stop(self, number: int, _frame: object) -> None:
         """End the child when we are told to end, or at the second Ctrl-C.
 
-        The first Ctrl-C is the child's to handle; but rpm hears none while a scriptlet hangs.
+        The first Ctrl-C is the child's to handle; but dnf4's rpm hears none while a scriptlet
+        hangs.
         """
         if number == signal.SIGINT and not self._interrupted:
             self._interrupted = True
@@ -145,6 +181,31 @@ class Supervisor:
     def _tell(self, text: str) -> None:
         sys.stderr.write(f"Node {self._alias}: {text}\n")
         sys.stderr.flush()
+
+
+def _same_namespace(child: int) -> Iterator[int]:
+    """The processes in the pid namespace whose first one is ``child``, which is left out."""
+    try:
+        namespace = os.stat(f"/proc/{child}/ns/pid").st_ino
+    except OSError:
+        return
+    for name in os.listdir("/proc"):
+        if not name.isdigit() or int(name) == child:
+            continue
+        try:
+            if os.stat(f"/proc/{name}/ns/pid").st_ino == namespace:
+                yield int(name)
+        except OSError:
+            continue  # it has ended, or is none of ours
+
+
+def _root_of(pid: int) -> tuple[int, int] | None:
+    """What identifies the root directory of a process; None when it has ended."""
+    try:
+        info = os.stat(f"/proc/{pid}/root")
+    except OSError:
+        return None
+    return info.st_dev, info.st_ino
 
 
 def main(arguments: list[str]) -> NoReturn:

@@ -9,6 +9,7 @@ else, and dnf's memory is needed once, not twice.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import signal
 import sqlite3
@@ -56,6 +57,8 @@ from redsys.namespace import bound_capabilities, fork_contained, in_user_namespa
 
 # What the caller's environment gives to scriptlets.
 _SCRIPTLET_VARIABLES = frozenset({"PATH", "HOME", "LANG", "LC_ALL", "TERM", "TZ"})
+
+_FULL = 1 << 20  # bytes that are left on a device on which a database finds no room
 
 
 class NodeTransaction(NodeHold):
@@ -128,6 +131,10 @@ class NodeTransaction(NodeHold):
         # Without an interpreter to execute it is the same, and takes more memory.
         supervisor.main(arguments)
 
+    def watch_leftovers(self) -> None:
+        """From here on the supervisor ends what scriptlets leave running."""
+        os.write(self._pipes[1], supervisor.WATCH)
+
     @contextlib.contextmanager
     def _committing(self) -> Iterator[None]:
         """The supervisor knows that the commit has begun, and how it ended."""
@@ -173,8 +180,14 @@ class NodeTransaction(NodeHold):
     def _errors_told(self) -> Iterator[None]:
         try:
             yield
-        except (OSError, sqlite3.Error) as err:
+        except OSError as err:
             raise RedpakError(f"{self.node.path}: cannot commit: {err}") from err
+        except sqlite3.Error as err:
+            # SQLite has the same words for a device that is full and for one that is broken.
+            disk = os.statvfs(self.stage.path)
+            is_full = disk.f_bavail * disk.f_frsize < _FULL
+            reason = f"{err} ({os.strerror(errno.ENOSPC)})" if is_full else str(err)
+            raise RedpakError(f"{self.node.path}: cannot commit: {reason}") from err
 
     @property
     def _state(self) -> dict[str, str]:
@@ -251,6 +264,8 @@ class ContainedTransaction:
             helper = self.make_sysusers_helper()
             if helper:
                 rpm.addMacro("__systemd_sysusers", helper)
+            if scriptlets:
+                self._transaction.watch_leftovers()
         if not self.privileged:
             seccomp.install_transaction_filter()
 

@@ -90,7 +90,9 @@ def _open_standard_streams() -> None:
     """Give dnf streams that the caller closed; what is opened next must not get their numbers."""
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
-            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_RDWR), mode))
+            fd = os.open(os.devnull, os.O_RDWR)
+            os.set_inheritable(fd, True)  # dnf5 is another program
+            setattr(sys, name, os.fdopen(fd, mode))
 
 
 def main() -> None:

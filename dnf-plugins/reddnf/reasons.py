@@ -4,12 +4,18 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from typing import Any
 
 import libdnf.transaction
 
-from redrpm.dnfstate import DNF5, DNF5_STATE_DIR, last_writer
+from redrpm.dnfstate import (
+    DNF5,
+    DNF5_STATE_DIR,
+    STATE_DIR,
+    last_writer,
+    read_entries,
+    read_state_file,
+)
 
 _REASONS = {
     "Dependency": libdnf.transaction.TransactionItemReason_DEPENDENCY,
@@ -18,8 +24,6 @@ _REASONS = {
     "User": libdnf.transaction.TransactionItemReason_USER,
     "External User": libdnf.transaction.TransactionItemReason_USER,
 }
-# dnf5 writes one entry a line; tomllib comes with Python 3.11 only.
-_ENTRY = re.compile(r'^"(?P<key>[^"]+)" = \{\w+ = "(?P<value>[^"]*)"\}$', re.MULTILINE)
 
 
 def import_reasons(base: Any, root: str) -> None:
@@ -28,11 +32,11 @@ def import_reasons(base: Any, root: str) -> None:
     One transaction without packages, as `dnf mark` makes, of what dnf4 does not know or knows
     otherwise.
     """
-    if last_writer(root) != DNF5:
+    if last_writer(f"{root}/{STATE_DIR}") != DNF5:
         return
     state = f"{root}/{DNF5_STATE_DIR}"
-    reasons = dict(_entries(f"{state}/packages.toml"))
-    repos = dict(_entries(f"{state}/nevras.toml"))
+    reasons = dict(read_entries(f"{state}/packages.toml"))
+    repos = dict(read_entries(f"{state}/nevras.toml"))
     grouped = _group_packages(f"{state}/groups.toml")
     history = base.history
     changed = False
@@ -61,20 +65,8 @@ def import_reasons(base: Any, root: str) -> None:
         history.close()  # or the command's own transaction could not begin
 
 
-def _entries(path: str) -> Iterator[tuple[str, str]]:
-    for found in _ENTRY.finditer(_read(path)):
-        yield found["key"], found["value"]
-
-
 def _group_packages(path: str) -> set[str]:
     """The packages that dnf5 has installed as part of groups."""
-    lists: list[str] = re.findall(r"packages = \[([^]]*)\]", _read(path))
+    lists: list[str] = re.findall(r"packages = \[([^]]*)\]", read_state_file(path))
     return {name for text in lists for name in re.findall(r'"([^"]+)"', text)}
 
-
-def _read(path: str) -> str:
-    try:
-        with open(path, encoding="utf-8") as stream:
-            return stream.read()
-    except OSError:
-        return ""

@@ -17,7 +17,7 @@ import libdnf.transaction
 from reddnf.reasons import import_reasons
 from redpak.family import Family
 from redpak.node import Node
-from redrpm.dnfstate import DNF4, note_writer
+from redrpm.dnfstate import DNF4, STATE_DIR, note_writer
 from redrpm.session import ReadSession, Session, WriteSession, find_releasever
 
 logger = logging.getLogger("dnf.plugin.redpak")
@@ -103,7 +103,7 @@ class DnfSession:
         ]
         if failed and isinstance(self.session, WriteSession):
             self.session.refuse_failed(failed)
-        note_writer(self.session.root, DNF4)
+        note_writer(f"{self.session.root}/{STATE_DIR}", DNF4)
         if not self.session.commit():
             # dnf would go on to say what it installed.
             raise SystemExit(0)
@@ -116,7 +116,7 @@ class DnfSession:
             # history that was merely opened is none.
             last = base.history.last()
             if not session.committed and last is not None and last.beg_timestamp >= self._started:
-                note_writer(session.root, DNF4)
+                note_writer(f"{session.root}/{STATE_DIR}", DNF4)
                 session.commit()
         session.close()
 

@@ -67,7 +67,7 @@ class NodeWork:
         config.system_state_dir = f"/{DNF5_STATE_DIR}"
         if hasattr(config, "transaction_history_dir"):
             config.transaction_history_dir = f"/{DNF5_STATE_DIR}"
-        if last_writer(session.root) != DNF5:
+        if last_writer(f"{session.root}/{STATE_DIR}") != DNF5:
             for name in _IMPORTED:
                 _remove(f"{session.root}/{DNF5_STATE_DIR}/{name}")
         if not session.privileged:
@@ -180,7 +180,7 @@ class NodeWork:
                 f"nothing was changed in node {self._session.family.leaf.alias}: the rpm"
                 " transaction failed", hint="see above",
             )  # fmt: skip
-        note_writer(self._session.root, DNF5)
+        note_writer(f"{self._session.root}/{STATE_DIR}", DNF5)
         return self._session.commit()
 
     def close(self) -> None:

@@ -16,7 +16,7 @@ import os
 import sqlite3
 import stat
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,6 +29,7 @@ from redcheck.rootfs import RootFs
 from redcheck.scope import Layer, Scope
 from redpak.errors import RedpakError
 from redpak.node import ADMIN_FILES, CONFIG_FILES, NodeState
+from redrpm.dnfstate import DNF5, DNF5_STATE_DIR, last_writer, read_entries
 
 _FORMAT = 1
 _MAX_FILE = 1 << 20  # bytes of one file
@@ -36,6 +37,7 @@ _PLACES = ("etc/yum.repos.d", "etc/dnf", "etc/pki/rpm-gpg")
 # Findings whose files only the manifest can bring back.
 _EXTRA_RULES = frozenset(("changed-config", "unowned-file"))
 _DEPENDENCY_REASONS = (1, 4)  # libdnf's TransactionItemReason: dependency, weak dependency
+_DNF5_DEPENDENCY_REASONS = ("Dependency", "Weak Dependency")
 
 
 @dataclass(frozen=True)
@@ -151,14 +153,14 @@ def _describe_node(layer: Layer, scope: Scope, installed: Installed,
     assert layer.node is not None
     names = {path.lstrip("/") for path in extra.get(layer.inside, ())}
     names.update(_own_files(layer.path, scope.root))
-    reasons = _read_reasons(f"{layer.node.persist_dir}/history.sqlite", scope.root)
+    dependencies = _read_dependencies(layer.node.persist_dir, scope.root)
     return {
         "alias": layer.node.alias,
         "name": layer.node.name,
         "state": layer.node.status.state.value,
         "files": {name: _describe_file(layer, name) for name in sorted(names)},
         "keys": sorted(base64.b64encode(key).decode() for key in installed.keys),
-        "packages": _describe_packages(installed.packages, reasons),
+        "packages": _describe_packages(installed.packages, dependencies),
     }
 
 
@@ -196,14 +198,13 @@ def _describe_file(layer: Layer, name: str) -> dict[str, Any]:
 
 
 def _describe_packages(packages: Sequence[Package],
-                       reasons: Mapping[tuple[str, str], int]) -> list[dict[str, Any]]:
+                       dependencies: Collection[str]) -> list[dict[str, Any]]:
     found = []
     for package in packages:
         if package.is_key:
             continue
         row = {"name": package.name, "nevra": package.label, "digest": header_digest(package)}
-        arch = package.header[rpm.RPMTAG_ARCH]
-        if reasons.get((package.name, arch)) in _DEPENDENCY_REASONS:
+        if f"{package.name}.{package.header[rpm.RPMTAG_ARCH]}" in dependencies:
             row["reason"] = "dependency"
         found.append(row)
     return sorted(found, key=lambda row: row["nevra"])
@@ -217,19 +218,30 @@ def header_digest(package: Package) -> str:
     return ""
 
 
-def _read_reasons(history: str, root: RootFs) -> dict[tuple[str, str], int]:
-    """Why dnf4 installed each package, by name and architecture; it has no other record of it
+def _read_dependencies(state: str, root: RootFs) -> set[str]:
+    """The packages, name.arch, that nobody asked for, as the dnf says that worked in the directory
+    ``state`` last."""
+    if last_writer(state) != DNF5:
+        reasons = _read_reasons(f"{state}/history.sqlite", root)
+        return {package for package, reason in reasons.items() if reason in _DEPENDENCY_REASONS}
+    notes = f"{state}/{os.path.basename(DNF5_STATE_DIR)}/packages.toml"
+    entries = read_entries(notes) if root.is_plain(notes) else ()
+    return {package for package, reason in entries if reason in _DNF5_DEPENDENCY_REASONS}
+
+
+def _read_reasons(history: str, root: RootFs) -> dict[str, int]:
+    """Why dnf4 installed each package, by name.arch; it has no other record of it
     (libdnf, transaction/sql/create.sql). Nothing when there is no history."""
     if not root.is_plain(history) or not os.path.isfile(history):
         return {}
-    query = ("SELECT rpm.name, rpm.arch, trans_item.reason FROM trans_item"
+    query = ("SELECT rpm.name || '.' || rpm.arch, trans_item.reason FROM trans_item"
              " JOIN rpm ON rpm.item_id = trans_item.item_id ORDER BY trans_item.id")
     with contextlib.suppress(sqlite3.Error, OSError), tempfile.NamedTemporaryFile() as copy:
         with open(history, "rb") as stream:
             copy.write(stream.read())
         copy.flush()
         with contextlib.closing(sqlite3.connect(copy.name)) as database:
-            return {(name, arch): reason for name, arch, reason in database.execute(query)}
+            return dict(database.execute(query))
     return {}
 
 

@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from support.actors import Actor, describe, find_actor
+from support.frontends import says
 from support.nodes import TestNode, make_node
-from support.rpms import RpmFile, build_rpm, create_repository
+from support.rpms import RpmFile, build_rpm, create_repository, makes_accounts
 from support.trees import snapshot_tree
 
 # What the triggers of the parent's package derive from all packages that are installed.
@@ -50,6 +51,8 @@ def repository(session_pool: Path) -> Path:
     build_rpm(
         directory,
         "account",
+        # As rpm 6 wants it: it has packages require the owners of their files.
+        tags=["Provides: user(redkeeper)", "Provides: group(redkeepers)"],
         files={"/usr/share/account/file": RpmFile("x\n", owner="redkeeper", group="redkeepers")},
         scriptlets={
             "pre": "set -e\ngetent group redkeepers || groupadd -r redkeepers\n"
@@ -61,6 +64,19 @@ def repository(session_pool: Path) -> Path:
         "account-more",
         files={"/usr/share/account/more": "x\n"},
         scriptlets={"pre": "useradd -r -M -g redkeepers -s /bin/false redguest"},
+    )
+    build_rpm(
+        directory,
+        "declaring",
+        files={
+            "/usr/lib/sysusers.d/declaring.conf": 'u redkeeper - "Red Keeper" /var/keeper\n'
+            "g redkeepers -\nm redkeeper redkeepers\n"
+        },
+    )
+    build_rpm(
+        directory,
+        "declared",
+        files={"/usr/share/declared/file": RpmFile("x\n", owner="redkeeper", group="redkeepers")},
     )
     build_rpm(
         directory,
@@ -196,6 +212,32 @@ def test_accounts_of_a_scriptlet_are_the_nodes_own(actor: Actor, node: TestNode)
         assert path.lstat().st_uid == actor.uid, path
 
 
+@pytest.mark.skipif(not makes_accounts(), reason="rpm before 4.19 makes no accounts by itself")
+@pytest.mark.parametrize("command", ["red-dnf red-install -y", "red-rpm -U"])
+def test_accounts_that_a_package_declares_are_made_in_the_node(
+    node: TestNode, repository: Path, command: str
+) -> None:
+    host = {name: Path("/etc", name).read_bytes() for name in ("passwd", "group")}
+    paths = [str(repository / f"{name}-1.0-1.noarch.rpm") for name in ("declaring", "declared")]
+    done = node.actor.run([*command.split(), *paths, f"--redpath={node.path}"])
+    assert done.returncode == 0, describe(done)
+    assert "does not exist" not in done.stdout + done.stderr, describe(done)
+    passwd, group = (
+        {line.split(":")[0]: line.split(":") for line in (node.path / f"etc/{name}").open()}
+        for name in ("passwd", "group")
+    )
+    assert passwd["redkeeper"][4:] == ["Red Keeper", "/var/keeper", "/usr/sbin/nologin\n"]
+    assert passwd["redkeeper"][3] == group["redkeeper"][2]
+    assert group["redkeepers"][3] == "redkeeper\n"
+    assert passwd.keys() > {"root", "redkeeper"}
+    owner = os.stat(node.path / "usr/share/declared/file")
+    expected = (int(passwd["redkeeper"][2]), int(group["redkeepers"][2]))
+    assert (owner.st_uid, owner.st_gid) == (
+        expected if node.actor.uid == 0 else (node.actor.uid, node.actor.gid)
+    )
+    assert {name: Path("/etc", name).read_bytes() for name in host} == host
+
+
 def test_a_user_makes_accounts_on_top_of_those_of_roots_node(
     parent: TestNode, child: TestNode
 ) -> None:
@@ -232,9 +274,9 @@ def test_a_directory_that_a_scriptlet_makes_anew_loses_what_it_held(node: TestNo
 def test_a_directory_that_a_scriptlet_renames_is_renamed(node: TestNode, package: str) -> None:
     node.install("furnished")
     done = node.try_dnf("red-install", "-y", package)
-    assert done.returncode == 0, describe(done)
     directory = node.path / "usr/share/furnished"
     if package == "renamer":
+        assert done.returncode == 0, describe(done)
         assert os.listdir(directory) == ["b"]
         assert digests(directory / "b") == {
             "deep/file": digest("b\n"),
@@ -242,8 +284,9 @@ def test_a_directory_that_a_scriptlet_renames_is_renamed(node: TestNode, package
             "unowned": digest("unowned\n"),
         }
     else:
-        # rename(2) of a directory with something in lower layers: EXDEV, which mv handles.
-        assert "Error in POSTIN scriptlet in rpm package renamer-lua" in done.stderr
+        # rename(2) of a directory with something in lower layers: EXDEV, which mv handles. It is
+        # overlayfs that says so, whatever the rpm; what a failing %post means is dnf's to say.
+        assert says("post failed", "renamer-lua") in done.stderr, describe(done)
         assert os.listdir(directory) == ["a"]
 
 

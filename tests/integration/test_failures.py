@@ -15,6 +15,7 @@ from typing import Iterator
 import pytest
 
 from support.actors import Actor, describe
+from support.frontends import interrupts_to_end, is_dnf5, says, status_of_interrupt
 from support.interruption import users_of, wait_until_alone
 from support.nodes import Finished, TestNode, make_node
 from support.rpms import build_rpm, create_repository
@@ -104,7 +105,7 @@ def test_a_package_larger_than_the_disk_is_refused(
     actor: Actor, small: Path, repository: Path
 ) -> None:
     node = make_node(actor, small / "node", "node", repository)
-    node.fails("red-install", "-y", "big", message="more space needed on the")
+    node.fails("red-install", "-y", "big", message=says("disk too small"))
     assert_clean(node)
     node.install("plain")
 
@@ -114,7 +115,7 @@ def test_a_scriptlet_that_fills_the_disk_changes_nothing(
     actor: Actor, small: Path, repository: Path
 ) -> None:
     node = make_node(actor, small / "node", "node", repository)
-    node.fails("red-install", "-y", "filler", message="full")
+    node.fails("red-install", "-y", "filler", message=says("disk full"))
     assert_clean(node)
     node.install("plain")
 
@@ -260,7 +261,8 @@ def test_a_repository_that_dies_in_mid_download_changes_nothing(
     client: TestNode, server: Server
 ) -> None:
     server.cut = ".rpm"
-    client.fails("red-install", "-y", "served", message="served-1.0-1.noarch: Cannot download")
+    message = says("cannot download", "served-1.0-1.noarch")
+    client.fails("red-install", "-y", "served", message=message)
     assert_clean(client)
     server.cut = ""
     client.install("served")
@@ -270,8 +272,8 @@ def test_a_repository_that_dies_in_mid_download_changes_nothing(
 def test_a_repository_whose_metadata_are_cut_changes_nothing(
     client: TestNode, server: Server
 ) -> None:
-    server.cut = "primary.xml.gz"
-    client.fails("red-install", "-y", "served", message="Failed to download metadata for repo")
+    server.cut = "primary.xml"
+    client.fails("red-install", "-y", "served", message=says("no metadata"))
     assert_clean(client)
     server.cut = ""
     client.install("served")
@@ -280,7 +282,7 @@ def test_a_repository_whose_metadata_are_cut_changes_nothing(
 def test_a_repository_that_is_gone_changes_nothing(client: TestNode, server: Server) -> None:
     server.shutdown()
     server.server_close()
-    client.fails("red-install", "-y", "served", message="Failed to download metadata for repo")
+    client.fails("red-install", "-y", "served", message=says("no metadata"))
     assert_clean(client)
 
 
@@ -327,7 +329,9 @@ def refuse_package(actor: Actor, pool: Path, source: object) -> None:
     assert "served-1.0-1.noarch" in done.stdout + done.stderr, describe(done)
     assert any(
         text in done.stdout + done.stderr
-        for text in ("checksum doesn't match", "incorrect checksum", "digest: BAD", "file length")
+        for text in (
+            "checksum doesn't match", "incorrect checksum", "file length", says("corrupt package")
+        )
     ), describe(done)
     assert "Traceback" not in done.stderr, describe(done)
     assert node.state() == before
@@ -341,8 +345,8 @@ def refuse_package(actor: Actor, pool: Path, source: object) -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("red-install", "fails-pre"), "Error in PREIN scriptlet in rpm package fails-pre"),
-        (("red-remove", "fails-preun"), "Error in PREUN scriptlet in rpm package fails-preun"),
+        (("red-install", "fails-pre"), says("pre failed", "fails-pre")),
+        (("red-remove", "fails-preun"), says("preun failed", "fails-preun")),
     ],
 )
 def test_a_scriptlet_that_fails_stops_the_whole_transaction(
@@ -356,10 +360,11 @@ def test_a_scriptlet_that_fails_stops_the_whole_transaction(
     assert_clean(node)
 
 
+@pytest.mark.skipif(is_dnf5(), reason="stock dnf5 calls it a failure: see test_dnf5.py")
 def test_a_post_scriptlet_that_fails_is_a_warning_as_in_stock_dnf(node: TestNode) -> None:
     done = node.try_dnf("red-install", "-y", "fails-post")
     assert done.returncode == 0, describe(done)
-    assert "Error in POSTIN scriptlet in rpm package fails-post" in done.stderr, describe(done)
+    assert says("post failed", "fails-post") in done.stderr, describe(done)
     assert node.packages() == ["fails-post"]
     assert (node.path / "usr/share/trace").exists()
 
@@ -372,7 +377,8 @@ def test_a_command_that_is_stopped_while_a_scriptlet_hangs_changes_nothing(
     before = node.state()
     number = signal.Signals[name]
     done = stop_while_hanging(node, number)
-    assert done.returncode == 128 + number, describe(done)
+    expected = status_of_interrupt() if number == signal.SIGINT else 128 + number
+    assert done.returncode == expected, describe(done)
     assert "Node node: stopped, nothing was changed." in done.stderr, describe(done)
     assert "Traceback" not in done.stderr, describe(done)
     assert node.state() == before
@@ -392,9 +398,10 @@ def stop_while_hanging(node: TestNode, number: signal.Signals) -> Finished[str]:
             assert process.poll() is None and time.monotonic() < end
             time.sleep(0.1)
         if number == signal.SIGINT:
-            os.killpg(process.pid, number)
-            time.sleep(0.5)
-            assert process.poll() is None
+            for _ in range(interrupts_to_end() - 1):
+                os.killpg(process.pid, number)
+                time.sleep(0.5)
+                assert process.poll() is None
             os.killpg(process.pid, number)
         else:
             process.send_signal(number)

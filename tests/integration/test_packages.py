@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from support.actors import Actor
+from support.frontends import says
 from support.nodes import TestNode, make_node
 from support.rpms import RpmFile, build_rpm, create_repository
 
@@ -213,7 +214,7 @@ def test_hard_links_in_one_top_level_directory_stay_links(node: TestNode) -> Non
         ("intruder", "/etc/redpak.yaml: the transaction writes a file of redpak itself"),
         ("failing", "these packages failed: failing-1.0-1.noarch"),
         ("unmet", "nothing provides nothing-has-this needed by unmet-1.0-1.noarch"),
-        ("no-such-package", "Unable to find a match: no-such-package"),
+        ("no-such-package", says("unknown package", "no-such-package")),
     ],
 )
 def test_what_cannot_be_installed_leaves_the_node_as_it_was(

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from support.actors import Actor, describe, find_actor
+from support.frontends import mark_as_dependency
 from support.interruption import wait_until_alone
 from support.nodes import TestNode, make_node
 from support.rpms import build_rpm, create_repository
@@ -54,7 +55,7 @@ COMMANDS = (
     ("right", "red-install -y part4"),
     ("right", "red-makecache"),
     ("left", "red-list --installed"),
-    ("parent", "red-mark remove part0"),
+    ("parent", " ".join(mark_as_dependency("part0"))),
     ("parent", "red-install -y part7"),
     ("right", "red-install -y part5"),
     ("left", "red-history list"),

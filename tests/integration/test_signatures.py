@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from support.actors import Actor
-from support.frontends import unsigned
+from support.frontends import says
 from support.nodes import TestNode, make_node
 from support.rpms import build_rpm, create_repository, write_repo_file
 from support.signing import SigningKey, make_key
@@ -74,7 +74,7 @@ def test_a_child_cannot_loosen_what_its_parent_insists_on(
     config = child.path / "etc/redpack.yaml"
     config.write_text(config.read_text().replace("config:\n", "config:\n  gpgcheck: false\n", 1))
     add(child, pool_root, "plain", sources.plain)
-    message = unsigned("Package plain-1.0-1.noarch.rpm is not signed")
+    message = says("unsigned", "plain-1.0-1.noarch")
     child.fails("red-install", "-y", "plain", message=message)
     child.fails("red-install", "-y", "plain", "--nogpgcheck", message=message)
 
@@ -83,7 +83,7 @@ def test_a_package_signed_by_an_unknown_key_is_refused(
     parent: TestNode, pool_root: Path, sources: Sources
 ) -> None:
     add(parent, pool_root, "foreign", sources.foreign, f"gpgkey=file://{sources.key.public}")
-    parent.fails("red-install", "-y", "foreign", message=unsigned("GPG Keys are configured as"))
+    parent.fails("red-install", "-y", "foreign", message=says("signed by another key"))
 
 
 def test_a_local_package_is_checked_too(parent: TestNode, sources: Sources) -> None:

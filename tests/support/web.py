@@ -12,7 +12,7 @@ from typing import Iterator
 
 
 class Server(ThreadingHTTPServer):
-    """Serves a directory; of files whose name ends with ``cut`` it sends the first half only."""
+    """Serves a directory; of files with ``cut`` in their path it sends the first half only."""
 
     daemon_threads = True
     cut = ""
@@ -27,7 +27,7 @@ class _Handler(SimpleHTTPRequestHandler):
 
     def copyfile(self, source, outputfile) -> None:  # type: ignore[no-untyped-def]
         content = source.read()
-        if self.server.cut and self.path.endswith(self.server.cut):
+        if self.server.cut and self.server.cut in self.path:
             outputfile.write(content[: len(content) // 2])
             self.close_connection = True
         else:

@@ -109,8 +109,9 @@ def reference_text() -> str:
              "A list. `cap: all` counts first, then the single ones; what an ancestor drops stays "
              "dropped.\n", _key_table(CAPABILITY_KEYS), "## exports\n", _key_table(EXPORT_KEYS),
              "### Export modes\n", _mode_table(), "## environ\n", _key_table(VARIABLE_KEYS),
-             "Modes: " + ", ".join(f"`{mode.value}`" for mode in EnvironMode)
-             + " (`Expanded` is another name for `Default`).\n"]
+             "### Environ modes\n",
+             "\n".join(f"- `{mode.value}`: {_ENVIRON_MEANINGS[mode]}" for mode in EnvironMode)
+             + "\n"]
     return "\n".join(parts)
 
 
@@ -133,14 +134,47 @@ def _tag_table() -> str:
          tag.rule.name.lower(), tag.help) for tag in TAGS])
 
 
+_EXPORT_MEANINGS = {
+    ExportMode.PUBLIC: "The source, writable.",
+    ExportMode.PUBLIC_FILE: "The same, of a file.",
+    ExportMode.RESTRICTED: "The source, read-only.",
+    ExportMode.RESTRICTED_FILE: "The same, of a file.",
+    ExportMode.PRIVATE: "The source, writable, when its node is the leaf.",
+    ExportMode.PRIVATE_FILE: "The same, of a file.",
+    ExportMode.PRIVATE_RESTRICTED: "The source, read-only, when its node is the leaf.",
+    ExportMode.ANONYMOUS: "An empty directory of this launch alone, writable.",
+    ExportMode.SYMLINK: "A symbolic link that leads to `path`.",
+    ExportMode.EXECFD: "A read-only file: what the shell command `path` prints at each launch.",
+    ExportMode.INTERNAL: "A file: what can be read from the file descriptor whose number is "
+                         "`path`.",
+    ExportMode.OVERLAY: "The directories of all nodes that export this mount, merged: the leaf's "
+                        "on top, the core OS's beneath; read-only.",
+    ExportMode.OVERLAY_PRIVATE: "The same, writable: changes go to `private/overlay` of the leaf.",
+    ExportMode.TMPFS: "An empty file system in memory.",
+    ExportMode.PROCFS: "The processes of the namespace (proc).",
+    ExportMode.DEVFS: "The devices that every application needs: null, zero, random, tty, pts.",
+    ExportMode.MQUEUE: "The message queues of the namespace.",
+    ExportMode.LOCK: "Nothing: a lock on the file `mount`, held while the application runs.",
+}
+_ENVIRON_MEANINGS = {
+    EnvironMode.DEFAULT: "`value`, with its names replaced; `Expanded` is another name for it",
+    EnvironMode.STATIC: "`value` as it is written",
+    EnvironMode.EXECFD: "what the shell command `value` prints at each launch, without its last "
+                        "newline",
+    EnvironMode.REMOVE: "the variable is unset",
+    EnvironMode.INHERIT: "the caller's value, with `inherit-env: false` too",
+}
+
+
 def _mode_table() -> str:
     def path_of(mode: ExportMode) -> str:
         if mode.needs_path:
             return "mandatory"
         return "the mount's, when missing" if mode.has_path else "none"
-    return _table(("mode", "path", "seen by children", "source"), [
-        (f"`{mode.value}`", path_of(mode), "no" if mode.is_private else "yes",
-         "a file" if mode.is_file else "a directory or file" if mode.is_bind else "")
+    return _table(("mode", "path", "source", "seen by children", "meaning"), [
+        (f"`{mode.value}`", path_of(mode),
+         "a file" if mode.is_file else "a directory or file" if mode.is_bind else "",
+         "no" if mode.is_private else "yes", _EXPORT_MEANINGS[mode])
         for mode in ExportMode])
 
 

@@ -76,8 +76,8 @@ def create_node(path: str, *, alias: str, main: Main, template: str = DEFAULT_TE
     _check_place(path, ancestors)
     descendants = find_descendants(path) if os.path.isdir(path) else []
     for descendant in descendants:
-        check_unique([*ancestors, node, read_node(descendant)])
-    check_unique([*ancestors, node])
+        check_unique([*ancestors, node, read_node(descendant)], new=node)
+    check_unique([*ancestors, node], new=node)
     if name:
         _check_name(node, ancestors)
     return _write_node(Family(main, (*ancestors, node)), _config_text(headers, source),
@@ -131,8 +131,8 @@ def update_node(path: str, *, main: Main, template: str | None = None,
         source = template_of(old)
     node = old if source is None else _planned_node(path, headers, source)
     for descendant in find_descendants(path):
-        check_unique([*ancestors, node, read_node(descendant)])
-    check_unique([*ancestors, node])
+        check_unique([*ancestors, node, read_node(descendant)], new=node)
+    check_unique([*ancestors, node], new=node)
     if name or old.status.realpath != path:
         _check_name(node, ancestors, old.status.realpath)
     if source is not None or admin_source is not None:

@@ -164,17 +164,19 @@ def check_node(node: Node, *, force: bool = False) -> None:
                           hint="set it with --state=Enable, or say --force")
 
 
-def check_unique(nodes: list[Node]) -> None:
-    """Raise RedpakError when two nodes of a family have the same alias or name."""
+def check_unique(nodes: list[Node], *, new: Node | None = None) -> None:
+    """Raise RedpakError when two nodes of a family have the same alias or name; `new` is the one
+    that a command is about to make."""
     aliases: dict[str, Node] = {}
     names: dict[str, Node] = {}
     for node in nodes:
         for what, value, known in (("alias", node.alias, aliases), ("name", node.name, names)):
             first = known.setdefault(value, node)
             if value and first is not node:
+                hint = (f"choose another one: --{what}=NAME" if new in (first, node)
+                        else f"change headers.{what} in {node.config_file}")
                 raise RedpakError(f"the {what} {value} belongs to both {first.path} and "
-                                  f"{node.path}", hint=f"change headers.{what} in "
-                                                       f"{node.config_file}")
+                                  f"{node.path}", hint=hint)
 
 
 def find_descendants(path: str, *, lenient: bool = False) -> list[str]:

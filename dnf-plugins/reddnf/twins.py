@@ -60,11 +60,19 @@ def make_twins(stock_commands: Mapping[str, Any]) -> list[type]:
             (NodeCommand, stock),
             {
                 "aliases": _twin_names(stock),
-                "summary": f"{stock.summary} (of a node)",
+                "summary": _twin_summary(stock.summary),
                 "changing_words": changing_words,
             },
         )
     return list(twins.values())
+
+
+def _twin_summary(stock: str) -> str:
+    """What the stock command says of itself, but of a node; translations keep their words."""
+    text = stock
+    for system in (" on your system", " from your system", " that affects your system"):
+        text = text.replace(system, "")
+    return f"on a node: {text}"
 
 
 def _twin_names(stock: Any) -> tuple[str, ...]:

@@ -126,13 +126,14 @@ def read_scope(request: Request, environ: Mapping[str, str]) -> Scope:
     main = _read_main(request, root, environ)
     top = find_top(request, environ)
     wide = "tree" if top == root.path else request.wide
+    if wide != "tree" and not is_node(top):
+        raise RedpakError(f"{top} is not a node",
+                          hint="check --redpath, or say --tree to check what is below it")
     below = find_descendants(top) if wide == "tree" else []
     wanted = [*([top] if is_node(top) else []), *below]
     if not wanted:
         raise RedpakError(f"{top}: there is no node in it", hint="check --redpath and --redroot")
     above = [path for path in reversed(find_ancestors(wanted[0])) if root.has(path)]
-    if wide != "tree" and not is_node(top):
-        raise RedpakError(f"{top} is not a node", hint="say --tree to check what is below it")
     checked = {*wanted, *(above if wide == "family" else ())}
     core = Layer(root.path, "/", REDMAIN, None, _core_rpmdb(main, root),
                  checked=request.core or (root.is_image and wide != ""))

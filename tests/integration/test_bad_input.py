@@ -48,7 +48,8 @@ def assert_fails(actor: Actor, tree: Path, argv: list[str], message: str) -> Non
          '"a/b" is not an alias'),
         (["red-manager", "--create", "--alias=..", "--redpath={pool}/new"], '".." is not an alias'),
         (["red-manager", "--create", "--alias=node", "--redpath={pool}/node/new"],
-         "the alias node belongs to both"),
+         "the alias node belongs to both {pool}/node and {pool}/node/new; choose another one:"
+         " --alias=NAME"),
         (["red-manager", "--create", "--alias=new", "--redpath={pool}/node"],
          "is a node already; say --update to change it"),
         (["red-manager", "--create", "--alias=new", "--template=nope", "--redpath={pool}/new"],

@@ -121,7 +121,7 @@ def test_a_baseline_accepts_what_is_known(parent: TestNode, pool: Path) -> None:
 @pytest.mark.parametrize("words, message", [
     (["--redpath=/nowhere"], "red-check: error: /nowhere does not exist; check --redpath"),
     (["--redpath=/usr"], "red-check: error: /usr is not a node; check --redpath, or say --tree"),
-    (["--redpath=/usr", "--tree"], "red-check: error: /usr: there is no node in it"),
+    (["--redpath=/usr/bin", "--tree"], "red-check: error: /usr/bin: there is no node in it"),
     (["--redpath=relative"], "red-check: error: redpath relative is not absolute"),
     (["--redroot=/nowhere"], "red-check: error: /nowhere is not a directory; check --redroot"),
     (["--baseline=/nowhere"], "red-check: error: /nowhere: cannot read the baseline"),

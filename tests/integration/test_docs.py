@@ -80,6 +80,7 @@ RUN_BY = {
 NOT_RUN = {
     "scripts/test": "it is what runs this test",
     "scripts/test -e unit -- -k merge": "it is what runs this test",
+    "scripts/test --dnf5": "CI runs it beside this test",
     "man red-wrap": "test_generated_docs.py formats the pages; man itself is not needed",
     "man redpak.yaml": "test_generated_docs.py formats the pages; man itself is not needed",
     "systemd-run --user --scope -p Delegate=yes": "wants systemd as the machine's first process",

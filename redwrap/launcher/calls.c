@@ -10,6 +10,7 @@
 #include <fcntl.h>
 #include <stdint.h>
 #include <string.h>
+#include <sys/mount.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -31,9 +32,10 @@ int copy_tree(int source)
                         TREE_CLONE | O_CLOEXEC | AT_EMPTY_PATH | RECURSIVE);
 }
 
+/* It is private, too: what the host mounts below its source later would come without them. */
 int set_attributes(int tree, unsigned long long attributes)
 {
-    uint64_t values[4] = {attributes, 0, 0, 0};
+    uint64_t values[4] = {attributes, 0, MS_PRIVATE, 0}; /* struct mount_attr: set, clear, propagation */
 
     return (int)syscall(MOUNT_SETATTR, tree, "", AT_EMPTY_PATH | RECURSIVE, values, sizeof values);
 }

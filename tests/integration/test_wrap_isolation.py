@@ -80,6 +80,25 @@ def test_public_mounts_can_be_written(ground: Ground, node: Path) -> None:
     assert (node / "var/file").stat().st_uid == ground.actor.uid
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root to mount")
+def test_what_is_mounted_later_does_not_open_a_restricted_mount(ground: Ground) -> None:
+    """Where mounts are shared, as systemd has them, the new one would be writable, with devices."""
+    node = ground.node("core", exports=["- {mode: Restricted, mount: /shown, path: $NODE_PATH/s}"])
+    ground.write(node / "s/later/file", "")
+    (node / "s/later").chmod(0o777)
+    host = ("mount --make-rshared / && { read line; mount -t tmpfs -o mode=777 x "
+            f'{node}/s/later; echo; }} | "$@"')
+    application = ["sh", "-c", "echo ready; read line; touch /shown/later/x; ls /shown/later"]
+    process = subprocess.Popen(
+        ["unshare", "-m", "sh", "-c", host, "sh", "setpriv", f"--reuid={ground.actor.uid}",
+         f"--regid={ground.actor.gid}", "--clear-groups", ground.command, f"--redpath={node}",
+         *application], env=dict(ground.actor.environ), text=True, stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert process.stdout is not None and process.stdout.readline() == "ready\n"
+    said = process.communicate("\n", timeout=60)
+    assert said[0] == "file\n" and "Read-only file system" in said[1]
+
+
 def test_two_instances_do_not_share_an_anonymous_directory(ground: Ground) -> None:
     node = ground.node("core", exports=["- {mode: Anonymous, mount: /nodes/core/var/mine}"])
     first = ground.actor.popen(

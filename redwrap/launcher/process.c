@@ -39,17 +39,30 @@ static _Noreturn void fail_with(const struct record *record)
          record->field[record->count - 1]);
 }
 
-/* Enter the namespaces that the configuration names, as the caller still. */
+static void hand_over(int fd, int number)
+{
+    if (handed_count == MOST_DESCRIPTORS)
+        fail(FAILED, "the launch needs more than %d descriptors; use fewer namespaces and Internal "
+             "exports", MOST_DESCRIPTORS);
+    handed[handed_count].fd = fd;
+    handed[handed_count++].number = number;
+}
+
+/* Enter the namespaces that the configuration names, as the caller still, and before a mount covers
+ * their paths; open those that bwrap enters. */
 void join_namespaces(const struct plan *plan)
 {
     for (size_t at = 0; at < plan->count; at++) {
         const struct record *record = &plan->records[at];
-        if (record->verb != JOIN)
+        if (record->verb != JOIN && record->verb != NAMESPACE)
             continue;
-        int fd = open(record->field[0], O_RDONLY | O_CLOEXEC);
-        if (fd < 0 || setns(fd, 0) < 0)
+        int fd = open(record->field[record->verb == JOIN ? 0 : 1], O_RDONLY | O_CLOEXEC);
+        if (fd < 0 || (record->verb == JOIN && setns(fd, 0) < 0))
             fail_with(record);
-        close(fd);
+        if (record->verb == NAMESPACE)
+            hand_over(fd, number_of(record->field[0]));
+        else
+            close(fd);
     }
 }
 
@@ -89,15 +102,6 @@ void become_application(const struct plan *plan)
     }
 }
 
-static void hand_over(int fd, int number)
-{
-    if (handed_count == MOST_DESCRIPTORS)
-        fail(FAILED, "the launch needs more than %d descriptors; use fewer namespaces and Internal "
-             "exports", MOST_DESCRIPTORS);
-    handed[handed_count].fd = fd;
-    handed[handed_count++].number = number;
-}
-
 static int memory_file(const void *data, size_t length)
 {
     int fd = memfd_create("red-wrap", MFD_CLOEXEC);
@@ -120,15 +124,6 @@ static int hexadecimal(const char *text)
     return memory_file(data, length);
 }
 
-static int open_or_fail(const struct record *record)
-{
-    int fd = open(record->field[1], O_RDONLY | O_CLOEXEC);
-
-    if (fd < 0)
-        fail_with(record);
-    return fd;
-}
-
 /* Everything but the mounts' own: where bwrap makes the mounts, outputs and handed files, too. */
 static void gather_descriptors(const struct plan *plan, bool mounted)
 {
@@ -136,8 +131,6 @@ static void gather_descriptors(const struct plan *plan, bool mounted)
         const struct record *record = &plan->records[at];
         if (record->verb == CONTENT) {
             hand_over(hexadecimal(record->field[1]), number_of(record->field[0]));
-        } else if (record->verb == NAMESPACE) {
-            hand_over(open_or_fail(record), number_of(record->field[0]));
         } else if (record->verb == HANDED && !mounted) {
             hand_over(number_of(record->field[2]), number_of(record->field[2]));
         } else if (record->verb == OUTPUT && !mounted) {

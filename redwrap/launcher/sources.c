@@ -78,6 +78,22 @@ void close_source(struct source *source)
     *source = (struct source){0};
 }
 
+/* Undo what proc(5) writes for a blank and the like in a path: a backslash and three octal digits. */
+static void unescape_octal(char *path)
+{
+    char *to = path;
+
+    for (const char *from = path; *from != '\0'; to++) {
+        if (*from == '\\' && strspn(from + 1, "01234567") >= 3) {
+            *to = (char)((from[1] - '0') << 6 | (from[2] - '0') << 3 | (from[3] - '0'));
+            from += 4;
+        } else {
+            *to = *from++;
+        }
+    }
+    *to = '\0';
+}
+
 static bool is_layer_above(const struct record *record, const char *point)
 {
     for (int at = 3; record->verb == OVERLAY && at + 1 < record->count; at += 2) {
@@ -105,6 +121,8 @@ static bool layers_are_clear(const struct plan *plan)
         rest = line;
         for (int at = 0; at < 5; at++)
             field = strsep(&rest, " "); /* the fifth is the mount point */
+        if (field != NULL)
+            unescape_octal(field);
         for (size_t at = 0; field != NULL && at < plan->count; at++)
             clear = clear && !is_layer_above(&plan->records[at], field);
     }

@@ -7,6 +7,7 @@ import os
 import shutil
 import socket
 import subprocess
+import tempfile
 import threading
 from pathlib import Path
 
@@ -400,6 +401,46 @@ def test_a_namespace_can_be_joined(ground: Ground) -> None:
     finally:
         holder.kill()
         holder.wait()
+
+
+def test_a_user_namespace_can_be_joined(ground: Ground) -> None:
+    holder = ground.actor.popen(["unshare", "-Ur", "sh", "-c", "echo ready; exec sleep 100"],
+                                stdout=subprocess.PIPE)
+    try:
+        assert holder.stdout and holder.stdout.readline() == "ready\n"
+        path = f"/proc/{holder.pid}/ns/user"
+        node = ground.node("core", config=[f"share_user: {path}"])
+        ground.settle()
+        for _ in range(2):
+            assert ground.output(node, "readlink", "/proc/self/ns/user").strip() == (
+                os.readlink(path))
+    finally:
+        holder.kill()
+        holder.wait()
+
+
+def test_a_namespace_may_have_a_name_in_tmp(ground: Ground) -> None:
+    """Where red-wrap makes its mounts."""
+    if ground.actor.kind != "root":
+        pytest.skip("only root can give a namespace a name")
+    # unshare(1) waits for the one that it starts as pid 1.
+    holder = subprocess.Popen(["unshare", "-pf", "sh", "-c", "echo ready; exec sleep 100"],
+                              stdout=subprocess.PIPE, text=True)
+    with tempfile.NamedTemporaryFile(dir="/tmp") as name:
+        try:
+            assert holder.stdout and holder.stdout.readline() == "ready\n"
+            path = f"/proc/{holder.pid}/ns/pid_for_children"
+            subprocess.run(["mount", "--bind", path, name.name], check=True)
+            node = ground.node("core", config=[f"share_pid: {name.name}",
+                                               "share_user: enabled"])
+            ground.settle()
+            for _ in range(2):
+                assert ground.output(node, "readlink", "/proc/self/ns/pid").strip() == (
+                    os.readlink(path))
+        finally:
+            subprocess.run(["umount", name.name], check=False)
+            holder.kill()
+            holder.wait()
 
 
 def test_a_time_namespace_of_its_own_is_possible(ground: Ground) -> None:

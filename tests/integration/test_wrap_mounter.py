@@ -177,6 +177,26 @@ def test_a_private_overlay_does_not_follow_a_link_out_of_the_node(ground: Ground
     assert list(outside.iterdir()) == []
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root to mount")
+def test_a_mount_below_a_layer_with_a_blank_in_its_name_is_noticed(ground: Ground) -> None:
+    """Without root the kernel refuses such a layer; the kept plan does not know a way round."""
+    layer = "- {mode: Overlay, mount: /stack, path: $NODE_PATH/layer}"
+    parent = ground.node("a b", alias="parent", exports=[layer])
+    child = ground.node("a b/app", exports=[layer])
+    ground.write(parent / "layer/point/file", "")
+    ground.write(child / "layer/own", "")
+    ground.settle()
+    for _ in range(2):
+        assert ground.output(child, "ls", "/stack").split() == ["own", "point"]
+    actor = ground.actor
+    done = subprocess.run(
+        ["unshare", "-m", "sh", "-c", f"mount -t tmpfs x '{parent}/layer/point' && exec \"$@\"",
+         "sh", "setpriv", f"--reuid={actor.uid}", f"--regid={actor.gid}", "--clear-groups",
+         ground.command, f"--redpath={child}", "ls", "/stack"],
+        env=dict(actor.environ), text=True, capture_output=True)
+    assert done.stdout.split() == ["own", "point"], done.stderr
+
+
 def test_on_an_old_kernel_bubblewrap_makes_the_mounts(ground: Ground) -> None:
     node = node_of_many(ground, 5)
     ground.settle()

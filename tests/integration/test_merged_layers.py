@@ -44,7 +44,8 @@ def test_the_application_sees_of_etc_what_redmain_exports_and_the_nodes_have(
     put(actor, parent.node.path / "etc/app/parent.conf")
     put(actor, child.node.path / "etc/app/child.conf")
     put(actor, child.node.path / "etc/hosts", "127.0.0.1 ours\n")
-    put(actor, child.node.path / "etc/ssl/ours.pem", "ours\n")
+    merged = next(name for name in ("etc/ssl", "etc/alternatives") if os.path.isdir(f"/{name}"))
+    put(actor, child.node.path / merged / "ours", "ours\n")
     assert child.output("ls", "/etc/app").split() == ["child.conf", "parent.conf"]
     # The core OS's own accounts, keys and settings are not shown, to root either.
     for name in ("shadow", "ssh", "fstab", "gshadow", "hostname"):
@@ -52,9 +53,8 @@ def test_the_application_sees_of_etc_what_redmain_exports_and_the_nodes_have(
     # A node's file takes the place of redmain's default, a directory is merged with it.
     assert child.output("cat", "/etc/hosts") == "127.0.0.1 ours\n"
     assert parent.output("cat", "/etc/hosts") == Path("/etc/hosts").read_text()
-    assert child.output("cat", "/etc/ssl/ours.pem") == "ours\n"
-    assert set(os.listdir("/etc/ssl")) | {"ours.pem"} == set(child.output(
-        "ls", "/etc/ssl").split())
+    assert child.output("cat", f"/{merged}/ours") == "ours\n"
+    assert {*os.listdir(f"/{merged}"), "ours"} == set(child.output("ls", f"/{merged}").split())
     assert child.output("cat", "/etc/resolv.conf") == Path("/etc/resolv.conf").read_text()
 
 

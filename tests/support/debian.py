@@ -37,23 +37,37 @@ _SHARED = re.compile(r"(/(usr|etc|lib|bin|sbin|var|opt|srv|run)"
 
 def download_packages(names: Sequence[str], directory: Path) -> None:
     """Fetch the .deb files with apt-get, once; without a network this fails."""
-    missing = [name for name in names if not list(directory.glob(f"{name}_*.deb"))]
+    missing = [name for name in names if not _find_debs(name, directory)]
     if not missing:
         return
     directory.mkdir(parents=True, exist_ok=True)
-    command = ["apt-get", "download", *missing]
-    done = subprocess.run(command, cwd=directory, capture_output=True, text=True)
+    done = _download(missing, directory)
     if done.returncode and os.geteuid() == 0:
         subprocess.run(["apt-get", "update"], capture_output=True)
-        done = subprocess.run(command, cwd=directory, capture_output=True, text=True)
+        done = _download(missing, directory)
     assert done.returncode == 0, (
         "this test repackages programs of Debian: it needs a network and apt-get, and root for "
-        f"apt-get update\n{' '.join(command)}\n{done.stderr}")
+        f"apt-get update\n{' '.join(done.args)}\n{done.stderr}")
+
+
+def _download(names: Sequence[str], directory: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(["apt-get", "download", *map(_todays_name, names)], cwd=directory,
+                          capture_output=True, text=True)
+
+
+def _todays_name(name: str) -> str:
+    """Since Debian 13 many libraries have the suffix of the transition to 64-bit time_t."""
+    shown = subprocess.run(["apt-cache", "policy", f"{name}t64"], capture_output=True, text=True)
+    return f"{name}t64" if re.search(r"Candidate: [^(]", shown.stdout) else name
+
+
+def _find_debs(name: str, debs: Path) -> list[Path]:
+    return [*debs.glob(f"{name}_*.deb"), *debs.glob(f"{name}t64_*.deb")]
 
 
 def repackage(name: str, debs: Path, outdir: Path, *, requires: Sequence[str] = ()) -> Path:
     """Make an rpm of NAME_*.deb, as it is; the path of the rpm."""
-    (deb,) = debs.glob(f"{name}_*.deb")
+    (deb,) = _find_debs(name, debs)
     payload = debs / f"{name}.payload"
     subprocess.run(["dpkg-deb", "-x", str(deb), str(payload)], check=True)
     control = subprocess.run(["dpkg-deb", "-I", str(deb), "conffiles"], capture_output=True,

@@ -92,7 +92,8 @@ static bool parse_record(struct record *record, char **field, char *line)
     }
     record->field++;
     record->count--;
-    return record->verb < VERBS && record->count >= TABLE[record->verb].fields;
+    return record->verb < VERBS && record->count >= TABLE[record->verb].fields &&
+           (!is_mount(record) || *record->field[0] == '/');
 }
 
 /* Find the commands; false when a record asks for the output of one that is not there. */

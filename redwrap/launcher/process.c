@@ -14,9 +14,13 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
+#include <time.h>
 #include <unistd.h>
 
-enum { TIME_NAMESPACE = 0x80 }; /* CLONE_NEWTIME, Linux 5.6 */
+enum { TIME_NAMESPACE = 0x80 };      /* CLONE_NEWTIME, Linux 5.6 */
+enum { JOIN_SESSION_KEYRING = 1 };   /* linux/keyctl.h */
+enum { KEYRING_TRIES = 250 };
 
 /* The descriptors that bwrap gets, and their numbers. */
 enum { MOST_DESCRIPTORS = 64 };
@@ -215,6 +219,22 @@ static int arguments_file(const struct plan *plan)
     return memory_file(words.text, words.length);
 }
 
+/* What the caller keeps in its session keyring (keyrings(7)) is not for the application, which gets
+ * one of its own. An ordinary user may have some 200 keys at a time. */
+static void leave_keyring(void)
+{
+    const struct timespec pause = {0, 20 * 1000 * 1000};
+
+    for (int turn = 0; syscall(SYS_keyctl, JOIN_SESSION_KEYRING, NULL) < 0; turn++) {
+        if (errno == ENOSYS || errno == EPERM) /* no keys here, for the application neither */
+            return;
+        if (turn == KEYRING_TRIES)
+            fail(FAILED, "cannot make a keyring: %s; end other applications, or raise "
+                 "kernel.keys.maxkeys", strerror(errno));
+        nanosleep(&pause, NULL);
+    }
+}
+
 /* Through a descriptor: neither the length of the command line nor ps sees the arguments. */
 _Noreturn void become_bwrap(const struct plan *plan, char **command, int mark, bool with_tool)
 {
@@ -254,6 +274,7 @@ _Noreturn void become_bwrap(const struct plan *plan, char **command, int mark, b
     }
     memcpy(argv + count, command, (size_t)(words + 1) * sizeof *argv);
     restore_limit();
+    leave_keyring();
     execve(bwrap, (char **)argv, environ);
     fail(FAILED, "%s: %s; name another with --bwrap=PATH", bwrap, strerror(errno));
 }

@@ -17,6 +17,9 @@ from support.actors import actor_kinds, find_actor
 from support.wrapping import WITHOUT_CALLS, Ground, copy_red_wrap, make_ground
 
 
+KEY_CALLS = {"x86_64": (248, 250), "aarch64": (217, 219)}  # add_key, keyctl: asm/unistd.h
+
+
 @pytest.fixture(scope="module")
 def command(session_pool: Path) -> Path:
     return copy_red_wrap(session_pool / "wrap-isolation")
@@ -178,6 +181,34 @@ def test_no_descriptor_of_the_first_process_leads_out(ground: Ground) -> None:
         assert "outside" not in seen and "not for it" not in seen
         running.unlink()
     assert not list(ground.directory.rglob("touched"))
+
+
+KEEP_A_SECRET = """\
+import ctypes, os, sys
+call = ctypes.CDLL(None, use_errno=True).syscall
+assert call(%d, 1, None) > 0, "a session keyring"
+key = call(%d, b"user", b"redpak-test", b"secret", ctypes.c_size_t(6), -3)
+os.execv(sys.argv[1], [*sys.argv[1:], str(key)])
+"""
+READ_A_SECRET = """\
+import ctypes, os, sys
+libc = ctypes.CDLL(None, use_errno=True)
+print(libc.syscall(%d, 11, int(sys.argv[1]), None, 0), os.strerror(ctypes.get_errno()))
+print(libc.syscall(%d, 10, -3, b"user", b"redpak-test", 0), os.strerror(ctypes.get_errno()))
+print(libc.syscall(%d, b"user", b"own", b"x", ctypes.c_size_t(1), -3) > 0)
+"""
+
+
+def test_the_callers_keys_are_not_the_applications(ground: Ground, node: Path) -> None:
+    if os.uname().machine not in KEY_CALLS:
+        pytest.skip("knows the numbers of add_key and keyctl on x86_64 and aarch64 only")
+    add, control = KEY_CALLS[os.uname().machine]
+    ground.settle()
+    for _ in range(2):
+        done = ground.actor.run([
+            "python3", "-c", KEEP_A_SECRET % (control, add), ground.command, f"--redpath={node}",
+            "--", "python3", "-c", READ_A_SECRET % (control, control, add)])
+        assert [line.split()[0] for line in done.stdout.splitlines()] == ["-1", "-1", "True"]
 
 
 def test_a_descriptor_that_the_caller_left_open_does_not_cross(ground: Ground, node: Path) -> None:
@@ -359,6 +390,11 @@ def test_the_seccomp_profile_refuses_what_containers_refuse(ground: Ground) -> N
     for _ in range(2):
         assert "Operation not permitted" in fails(ground, node, "unshare -U true")
         assert ground.output(node, "sh", "-c", "echo fine | cat; (exit 0) & wait") == "fine\n"
+    # pidfd_getfd, quotactl_fd, open_tree_attr: as what they are like.
+    numbers = ("import ctypes, os; libc = ctypes.CDLL(None, use_errno=True); print([os.strerror("
+               "libc.syscall(number, -1, 0, 0) and ctypes.get_errno()) for number in (438, 443, "
+               "467)])")
+    assert ground.output(node, "python3", "-c", numbers).count("not permitted") == 3
     assert ground.output(node, "python3", "-c", "import threading; t = threading.Thread(target="
                          "print, args=['thread']); t.start(); t.join()") == "thread\n"
     broken = ground.node("broken", config=["seccomp: /etc/hostname"])

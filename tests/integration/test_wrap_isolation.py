@@ -291,6 +291,40 @@ def test_a_symlink_in_a_node_does_not_lead_out(ground: Ground) -> None:
     ground.output(node, "true")
 
 
+SWAP = """\
+import ctypes, sys
+directory, link = (word.encode() for word in sys.argv[1:])
+libc = ctypes.CDLL(None)
+while True:
+    libc.renameat2(-100, directory, -100, link, 2)  # AT_FDCWD, RENAME_EXCHANGE
+"""
+
+
+def test_a_symlink_that_comes_during_the_launch_does_not_lead_out(ground: Ground) -> None:
+    """As an application would exchange it that can write there."""
+    node = ground.node("core", exports=[
+        "- {mode: Public, mount: /data, path: $NODE_PATH/var/a/b}",
+        "- {mode: Overlay, mount: /stack, path: $NODE_PATH/var/a/b}",
+        "- {mode: Tmpfs, mount: /nodes/core/var/a/point}"])
+    ground.write(node / "var/a/b/inside", "")
+    (node / "var/a/point").mkdir()
+    outside = ground.directory / "outside"
+    ground.write(outside / "b/out", "")
+    (node / "var/link").symlink_to(outside)
+    os.chown(node / "var/a", ground.actor.uid, ground.actor.gid)
+    ground.settle()
+    ground.output(node, "true")
+    swapping = ground.actor.popen(["python3", "-c", SWAP, node / "var/a", node / "var/link"])
+    try:
+        seen = [ground.run(node, "ls", "/data", "/stack") for _ in range(15)]
+    finally:
+        swapping.kill()
+        swapping.wait()
+    assert all("out" not in done.stdout.split() for done in seen)
+    assert all(done.returncode in (0, 125) for done in seen), seen
+    assert sorted(path.name for path in outside.rglob("*")) == ["b", "out"]
+
+
 def test_a_symlink_at_a_mount_point_makes_nothing_outside(ground: Ground) -> None:
     node = ground.node("core", exports=["- {mode: Tmpfs, mount: /nodes/core/var/cache/x}"])
     outside = ground.directory / "outside"

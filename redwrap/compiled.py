@@ -161,11 +161,14 @@ def _paths(plan: LaunchPlan, context: Context) -> Iterator[Record]:
         yield ("missing", bind.source)
     for path, found in plan.looked_at.items():
         yield ("looked", path, found)
+    for path, may in plan.writable.items():
+        yield ("writable", path, "yes" if may else "no")
     for mount in plan.mounts:
         if isinstance(mount, Bind) and (mount.file_only or mount.optional):
             yield ("present", mount.source, "file" if mount.file_only else "any")
         elif isinstance(mount, Overlay) and mount.writes:
             yield ("present", f"{mount.writes}/upper", "any")
+            yield ("writable", mount.writes, "yes")
     for path in links_to_check(plan.mounts):
         yield ("no-link", path)
 

@@ -69,7 +69,7 @@ class Encoder:
     def __init__(self, plan: LaunchPlan, *, own_mounts: bool, unsafe: bool,
                  hidden: Collection[str] = (), inherited: Collection[str] = ()) -> None:
         self._plan, self._unsafe = plan, unsafe
-        # Who has entered a user namespace to make mounts cannot join another: bwrap makes them then.
+        # Who has entered a user namespace for mounts cannot join another: bwrap makes them then.
         self._own_mounts = own_mounts and (os.geteuid() == 0 or not any(
             isinstance(step, JoinByFd) and step.namespace == "user" for step in plan.operations))
         self._left_out = frozenset((*hidden, *inherited))

@@ -34,6 +34,7 @@ class _Looks:
     """Looks at paths, and notes what they found: the plan holds as long as it is so."""
 
     seen: dict[str, Found] = field(default_factory=dict)
+    writable: dict[str, bool] = field(default_factory=dict)
 
     def look(self, path: str) -> Found:
         """What is at `path`; what may not be looked at is not there."""
@@ -44,6 +45,12 @@ class _Looks:
         else:
             found = Found.DIRECTORY if stat.S_ISDIR(mode) else Found.OTHER
         return self.seen.setdefault(path, found)
+
+    def can_write(self, path: str) -> bool:
+        """Whether the caller may make entries in a directory, or make it."""
+        while not os.path.lexists(path):
+            path = os.path.dirname(path)
+        return self.writable.setdefault(path, os.access(path, os.W_OK | os.X_OK))
 
 
 def settle_overlays(plan: LaunchPlan) -> LaunchPlan:
@@ -68,7 +75,7 @@ def settle_overlays(plan: LaunchPlan) -> LaunchPlan:
             binds[settled.mount] = settled
         if settled is not None:
             operations.append(settled)
-    return replace(plan, operations=tuple(operations), looked_at={
+    return replace(plan, operations=tuple(operations), writable=looks.writable, looked_at={
         path: found.value for path, found in looks.seen.items()})
 
 
@@ -87,7 +94,7 @@ def _has_point(default: Mount, bind: Bind, looks: _Looks) -> bool:
     """Whether a default of redmain has a place in a node's directory: it is there, or we can
     make it."""
     point = bind.source + default.mount[len(bind.mount):]
-    return looks.look(point) is not Found.NOTHING or _can_write(os.path.dirname(point))
+    return looks.look(point) is not Found.NOTHING or looks.can_write(os.path.dirname(point))
 
 
 def _settle_layers(overlay: Overlay, looks: _Looks) -> Optional[Overlay]:
@@ -97,7 +104,7 @@ def _settle_layers(overlay: Overlay, looks: _Looks) -> Optional[Overlay]:
         layer for layer in overlay.layers
         if layer[0] not in overlay.optional or looks.look(layer[0]) is not Found.NOTHING)
     writes = overlay.writes
-    if writes and not _can_write(writes):
+    if writes and not looks.can_write(writes):
         # What the owner changed is there all the same.
         upper = f"{writes}/upper"
         if looks.look(upper) is Found.DIRECTORY and os.access(upper, os.R_OK | os.X_OK):
@@ -106,12 +113,6 @@ def _settle_layers(overlay: Overlay, looks: _Looks) -> Optional[Overlay]:
     if not layers:
         return None
     return replace(overlay, layers=layers, writes=writes, optional=())
-
-
-def _can_write(path: str) -> bool:
-    while not os.path.lexists(path):
-        path = os.path.dirname(path)
-    return os.access(path, os.W_OK | os.X_OK)
 
 
 def _settle_default(default: Mount, overlay: Overlay, looks: _Looks) -> Optional[Mount]:

@@ -57,6 +57,7 @@ class LaunchPlan:
     directory: str  # where the application starts; "" is the caller's directory
     left_out: tuple[Bind, ...] = ()  # optional mounts whose source does not exist
     looked_at: Mapping[str, str] = field(default_factory=dict)  # paths, and what is there
+    writable: Mapping[str, bool] = field(default_factory=dict)  # whether the caller may write there
     depends_on: tuple[str, ...] = ()  # files and directories whose change makes it another plan
     is_passing: bool = False  # whether it is good for this launch only
 

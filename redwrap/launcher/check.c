@@ -100,6 +100,8 @@ static bool holds(const struct record *record, const char *key)
         return is_there(field[0], strcmp(field[1], "file") == 0);
     case LOOKED:
         return strcmp(look(field[0]), field[1]) == 0;
+    case WRITABLE:
+        return (access(field[0], W_OK | X_OK) == 0) == (strcmp(field[1], "yes") == 0);
     case NO_TOOL:
         return access(field[0], X_OK) < 0;
     case UNTIL:

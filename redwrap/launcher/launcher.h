@@ -16,7 +16,8 @@ enum { FAILED = 125, NOT_EXECUTABLE = 126, NOT_FOUND = 127 };
 /* What a line of a plan is; in the order of the table in plan.c. */
 enum verb {
     /* conditions, in kept plans only */
-    KEY, SAY, SET, UNSET, HOSTNAME, STAMP, ABSENT, MISSING, NO_LINK, PRESENT, LOOKED, NO_TOOL, UNTIL,
+    KEY, SAY, SET, UNSET, HOSTNAME, STAMP, ABSENT, MISSING, NO_LINK, PRESENT, LOOKED, WRITABLE,
+    NO_TOOL, UNTIL,
     /* what is done */
     BWRAP, NAMES, COMMAND, VARIABLE, WORDS, UMASK, CONTENT, NAMESPACE, JOIN, NEW_TIME, WRITE, RUN_AS,
     SEARCH, DIRECTORY, BASE, RUNNING,

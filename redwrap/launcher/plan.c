@@ -27,6 +27,7 @@ static const struct {
     [NO_LINK] = {"no-link", 1},
     [PRESENT] = {"present", 2},
     [LOOKED] = {"looked", 2},
+    [WRITABLE] = {"writable", 2},
     [NO_TOOL] = {"no-tool", 1},
     [UNTIL] = {"until", 1},
     [BWRAP] = {"bwrap", 1},

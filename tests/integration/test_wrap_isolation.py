@@ -16,7 +16,6 @@ import pytest
 from support.actors import actor_kinds, find_actor
 from support.wrapping import WITHOUT_CALLS, Ground, copy_red_wrap, make_ground
 
-
 KEY_CALLS = {"x86_64": (248, 250), "aarch64": (217, 219)}  # add_key, keyctl: asm/unistd.h
 
 

@@ -163,6 +163,23 @@ def test_two_applications_of_a_node_can_both_write(ground: Ground) -> None:
     assert len(list((node / ".redpak/running").iterdir())) == 2
 
 
+def test_a_private_overlay_is_written_as_long_as_the_caller_may(ground: Ground) -> None:
+    if ground.actor.kind != "user":
+        pytest.skip("root may write everywhere")
+    node = ground.node("core", exports=[
+        "- {mode: OverlayPrivate, mount: /stack, path: $NODE_PATH/layer}"])
+    ground.write(node / "layer/file", "")
+    overlay = node / "private/overlay/stack"
+    ground.output(node, "touch", "/stack/x")
+    for mode, status in ((0o555, 1), (0o755, 0), (0o555, 1)):
+        overlay.chmod(mode)
+        ground.settle()
+        for _ in range(2):
+            assert ground.run(node, "sh", "-c", "ls /stack/x && touch /stack/y", env={
+                "LC_ALL": "C"}).returncode == status
+    overlay.chmod(0o755)
+
+
 def test_a_private_overlay_does_not_follow_a_link_out_of_the_node(ground: Ground) -> None:
     node = ground.node("core", exports=[
         "- {mode: OverlayPrivate, mount: /stack, path: $NODE_PATH/layer}"])

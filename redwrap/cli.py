@@ -174,6 +174,10 @@ def main(arguments: Optional[Sequence[str]] = None) -> int:
         return err.status if isinstance(err, LaunchError) else FAILED
     except BrokenPipeError:
         return FAILED
+    except OSError as err:  # somebody changes the node meanwhile
+        place = f"{err.filename}: " if err.filename else ""
+        print(f"red-wrap: error: {place}{err.strerror}; try again", file=sys.stderr)
+        return FAILED
     except KeyboardInterrupt:
         return 128 + 2
 

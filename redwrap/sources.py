@@ -104,13 +104,16 @@ def _steps(base: str, path: str) -> Iterator[str]:
 def check_links(mounts: Sequence[Mount]) -> None:
     """Raise LaunchError when a path of links_to_check() is a symlink."""
     for path in links_to_check(mounts):
-        if os.path.islink(path):
-            origin = next((mount.origin for mount in mounts
-                           if isinstance(mount, Bind) and is_below(mount.source, path)), None)
-            raise _refuse(
-                origin, f"{path} is a symbolic link to {os.readlink(path)}: "
-                "it would mount something the configuration does not name",
-                "replace the link by a directory, or name the target in the configuration")
+        try:
+            target = os.readlink(path)
+        except OSError:
+            continue  # it is none
+        origin = next((mount.origin for mount in mounts
+                       if isinstance(mount, Bind) and is_below(mount.source, path)), None)
+        raise _refuse(
+            origin, f"{path} is a symbolic link to {target}: "
+            "it would mount something the configuration does not name",
+            "replace the link by a directory, or name the target in the configuration")
 
 
 def prepare_sources(mounts: Sequence[Mount], *, create: bool) -> None:

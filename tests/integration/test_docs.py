@@ -66,6 +66,8 @@ RUN_BY = {
     "scripts/build-packages OUTDIR": "tests/integration/test_redpak_spec.py",
     "scripts/build-deb OUTDIR": "scripts/try-packages",  # by test_redpak_spec.py
     'scripts/prove --need=packages "scripts/try-packages rpm"': "scripts/test",  # with --dnf5
+    'scripts/prove --suite=forky --need=packages5 "scripts/try-packages rpm --dnf5"':
+        "scripts/test",
     "scripts/prove": "scripts/test",
     "scripts/bench": "tests/integration/test_bench.py",
     "scripts/generate-docs": "tests/integration/test_generated_docs.py",

@@ -9,7 +9,14 @@ from collections.abc import Iterable, Mapping
 from redpak.errors import ConfigError, RedpakError
 from redpak.findings import Finding
 from redpak.load import REDMAIN, FileKind, load_admin, load_config
-from redpak.node import CLOSED_DIRECTORIES, Node, NodeState, is_node, read_node
+from redpak.node import (
+    CLOSED_DIRECTORIES,
+    RESERVED_DIRECTORIES,
+    Node,
+    NodeState,
+    is_node,
+    read_node,
+)
 from redpak.schema import AdminConfig, NodeConfig, Settings
 from redpak.values import dataclass
 
@@ -189,7 +196,7 @@ def find_descendants(path: str, *, lenient: bool = False) -> list[str]:
     pending = [os.path.realpath(path)]
     while pending:
         directory = pending.pop()
-        closed = CLOSED_DIRECTORIES if is_node(directory) else frozenset((".redpak",))
+        closed = CLOSED_DIRECTORIES if is_node(directory) else RESERVED_DIRECTORIES
         try:
             with os.scandir(directory) as entries:
                 below = [entry.path for entry in entries

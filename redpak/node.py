@@ -19,8 +19,11 @@ from redpak.yamltree import Scalar, parse_tree, read_text
 STATUS_FILE = ".rednode.yaml"
 CONFIG_FILES = ("etc/redpack.yaml", "etc/redpak.yaml")
 ADMIN_FILES = ("etc/redpack-admin.yaml", "etc/redpak-admin.yaml")
+# Directories that never hold nodes, wherever they are: redpak's own, and that of e2fsck(8), which
+# nobody but root may read.
+RESERVED_DIRECTORIES = frozenset((".redpak", "lost+found"))
 # Directories of a node that never hold child nodes.
-CLOSED_DIRECTORIES = frozenset(("usr", "etc", "var", "opt", "srv", ".redpak", "private"))
+CLOSED_DIRECTORIES = RESERVED_DIRECTORIES | {"usr", "etc", "var", "opt", "srv", "private"}
 
 
 class NodeState(enum.Enum):

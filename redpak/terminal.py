@@ -46,6 +46,13 @@ class Look:
         return text if not self.columns or len(text) <= room else f"...{text[3 - room:]}"
 
 
+def printable(text: str) -> str:
+    """Names of files are hostile: no control character reaches a terminal, no lone surrogate a
+    stream."""
+    shown = "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+    return shown.encode(errors="backslashreplace").decode()
+
+
 def look_of(stream: TextIO) -> Look:
     """How to write to a stream."""
     if not stream.isatty():

@@ -56,8 +56,9 @@ class Manifest:
         return data
 
     def text(self) -> str:
-        """The manifest's file: the same tree gives the same bytes."""
-        return json.dumps(self.data(), indent=2, ensure_ascii=False) + "\n"
+        """The manifest's file: the same tree gives the same bytes, all ASCII, as names of files
+        need not be text."""
+        return json.dumps(self.data(), indent=2) + "\n"
 
 
 def read_manifest(path: str) -> Manifest:
@@ -83,6 +84,7 @@ def _checked_path(path: Any) -> str:
     if not isinstance(path, str) or path.startswith("/") or "\0" in path or not path or any(
             part in ("", "..") or (part == "." and path != ".") for part in path.split("/")):
         raise ValueError(f"{path!r} is not the path of a node")
+    os.fsencode(path)  # UnicodeEncodeError is a ValueError
     return path
 
 

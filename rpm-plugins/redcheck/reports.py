@@ -14,7 +14,7 @@ from xml.etree import ElementTree
 from redcheck.engine import GROUPS, Report
 from redcheck.findings import RULES, Finding, Severity
 from redcheck.scope import Layer
-from redpak.terminal import CYAN, GREEN, RED, YELLOW, Look
+from redpak.terminal import CYAN, GREEN, RED, YELLOW, Look, printable
 
 VERSION = "0.1.0"
 _LIMIT = 20  # findings of one kind in one node that text shows
@@ -43,7 +43,8 @@ def as_text(report: Report, look: Look = _PLAIN, *, quiet: bool = False,
         lines.append(look.fill(f"why it matters: {rule.why}", "    "))
         remedies = dict.fromkeys(each.what_to_do for each in findings[:_LIMIT])
         lines += [look.fill(f"what to do: {remedy}", "    ") for remedy in remedies]
-    lines += [f"{look.paint('could not check', RED)}: {text}" for text in report.unchecked]
+    lines += [f"{look.paint('could not check', RED)}: {printable(text)}"
+              for text in report.unchecked]
     if verbose:
         lines += [_describe_layer(layer, report) for layer in report.scope.checked]
     if not quiet:
@@ -58,14 +59,7 @@ def _describe(finding: Finding) -> str:
     if finding.file:
         line = f":{finding.line}" if finding.line else ""
         text = f"{finding.file}{line}: {text}"
-    return _printable(text)
-
-
-def _printable(text: str) -> str:
-    """Names of files are hostile: no control character reaches a terminal, no lone surrogate a
-    stream."""
-    shown = "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
-    return shown.encode(errors="backslashreplace").decode()
+    return printable(text)
 
 
 def _describe_layer(layer: Layer, report: Report) -> str:

@@ -23,14 +23,14 @@ from redcheck.findings import Finding
 from redcheck.owned import Owned, OwnedFile
 from redcheck.scope import Layer
 from redcheck.verify import Accounts, compare, describe, is_content_only
-from redpak.node import ADMIN_FILES, CONFIG_FILES, STATUS_FILE
+from redpak.node import ADMIN_FILES, CONFIG_FILES, RESERVED_DIRECTORIES, STATUS_FILE
 
 _TYPE = 0o170000  # the bits of st_mode that S_IFMT() keeps
 _MARGIN_NS = 2_000_000_000  # two seconds: the coarsest clock of a file system (FAT)
 # Files of a node that are there without a package: redpak's own and dnf's.
 _OWN_FILES = frozenset((*CONFIG_FILES, *ADMIN_FILES))
 _OWN_DIRECTORIES = ("etc/yum.repos.d", "etc/dnf", "etc/pki/rpm-gpg", "usr/lib/sysimage/libdnf5")
-_SKIPPED = frozenset((".redpak", "private"))
+_SKIPPED = RESERVED_DIRECTORIES | {"private"}
 # Below these anything may be: data of applications, caches, logs.
 _LOOSE_TOPS = frozenset(("var", "run", "tmp", "dev", "proc", "sys", "home", "root"))
 # Of a core OS, what its package manager alone fills.

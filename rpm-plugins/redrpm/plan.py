@@ -7,6 +7,7 @@ import os
 from collections.abc import Collection, Sequence
 
 from redpak.family import Family
+from redpak.terminal import printable
 from redpak.values import dataclass
 from redrpm.journal import Step, StepKind
 
@@ -53,5 +54,5 @@ def describe_plan(family: Family, plan: FilePlan, scriptlets: Sequence[str]) -> 
         ("Files removed", plan.removed),
         ("Scriptlets run", scriptlets),
     ):
-        lines += [f"{title}: {len(entries)}", *(f"  {entry}" for entry in entries)]
+        lines += [f"{title}: {len(entries)}", *(f"  {printable(entry)}" for entry in entries)]
     return "\n".join([*lines, f"Change of size: {plan.size_change:+} bytes"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -15,6 +16,9 @@ from support.actors import Actor, describe
 from support.nodes import TestNode, make_node
 from support.rpms import RpmFile, build_rpm, create_repository
 from support.signing import make_key
+
+
+NO_TEXT = b"/etc/caf\xe9\n"  # a name of a file need not be UTF-8, nor fit one line
 
 
 @pytest.fixture(scope="module")
@@ -39,6 +43,7 @@ def tree(actor: Actor, pool: Path, repository: Path) -> TestNode:
     for path, text in (("etc/base.conf", "a=2\n"), ("etc/dnf/vars/place", "here\n")):
         actor.check(["sh", "-c", f"printf '{text}' > {parent.path / path}"])
     actor.check(["ln", "-s", "base", str(parent.path / "usr/bin/alias")])
+    actor.check(["touch", os.fsdecode(os.fsencode(parent.path) + NO_TEXT)])
     return parent
 
 
@@ -68,6 +73,7 @@ def test_freeze_thaw_freeze_is_identical(tree: TestNode, pool: Path) -> None:
     assert done.returncode == 0, describe(done)
     assert freeze(actor, copy, pool / "second.json") == first
     assert (copy / "etc/base.conf").read_text() == "a=2\n"
+    assert os.path.exists(os.fsencode(copy) + NO_TEXT)
     assert (copy / "usr/bin/alias").readlink() == Path("base")
     assert (copy / "some/where/child/usr/share/app").read_text() == "1\n"
     reasons = {row["name"]: row.get("reason") for node in json.loads(first)["nodes"]

@@ -119,6 +119,24 @@ def test_a_package_delivers_a_node_and_retires_it(ground: Ground) -> None:
     assert ground.actor.check(["red-rpm", f"--redpath={ground.core}", "-qa"]) == ""
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting needs root")
+def test_a_child_on_another_file_system_keeps_its_parent(ground: Ground) -> None:
+    ground.rpm("-i", ground.build_here("agl-node"))
+    volume = ground.core / "volume"
+    ground.actor.check(["mkdir", volume])
+    options = f"uid={ground.actor.uid},gid={ground.actor.gid}"
+    subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", volume], check=True)
+    try:
+        ground.actor.check(["red-conf", "create", f"--redpath={volume}/kid", "--alias=kid"])
+        done = ground.try_rpm("-e", "agl-node")
+        assert f"has a child in {volume}/kid: remove that first" in done.stderr, describe(done)
+    finally:
+        subprocess.run(["umount", volume], check=True)
+    ground.actor.check(["rmdir", volume])
+    ground.rpm("-e", "agl-node")
+    assert not ground.core.exists()
+
+
 def test_without_data_nothing_is_left(ground: Ground) -> None:
     ground.rpm("-i", ground.build_here("agl-node"))
     ground.actor.check(["red-dnf", "red-list", f"--redpath={ground.core}", "--installed"])

@@ -231,6 +231,21 @@ def test_a_symlinked_state_directory_is_refused(node: TestNode) -> None:
     assert not (node.path / "usr/share/plain").exists()
 
 
+def test_a_plan_shows_names_that_no_terminal_should_get(node: TestNode, pool: Path) -> None:
+    build_rpm(pool / "r", "odd", files={"/usr/share/odd/file": "x\n"}, scriptlets={
+        "post": "cd /usr/share/odd; touch \"$(printf 'a\\377')\" \"$(printf 'b\\nc')\""
+                " \"$(printf 'd\\033[1m')\""})
+    create_repository(pool / "r")
+    node.dnf("red-manager", f"--add-repo={pool / 'r'}", "--setopt=gpgcheck=0", "--save")
+    plan = node.dnf("red-install", "--plan", "odd")
+    for name in ("a\\udcff", "b\\nc", "d\\x1b[1m", "file"):
+        assert f"  usr/share/odd/{name}\n" in plan, plan
+    node.install("odd")
+    assert len(os.listdir(node.path / "usr/share/odd")) == 4
+    node.dnf("red-manager", "--rollback")
+    assert not (node.path / "usr/share/odd").exists()
+
+
 def test_caches_and_logs_that_somebody_removed_are_made_again(node: TestNode) -> None:
     shutil.rmtree(node.path / "var/cache")
     shutil.rmtree(node.path / "var/log")
@@ -299,6 +314,14 @@ def test_a_neighbour_that_cannot_be_read_stops_nobody(
     child = make_node(actor, mine, "mine", repository)
     child.install("second")
     assert child.packages() == ["second"]
+
+
+@AS_USER_BESIDE_ROOT
+def test_a_node_may_be_a_file_system_of_its_own(node: TestNode) -> None:
+    (node.path / "lost+found").mkdir(mode=0o700)  # root's, as mke2fs makes it
+    node.install("plain")
+    done = node.actor.run(["red-check", f"--redpath={node.path}", "--json"])
+    assert done.returncode == 0, describe(done)
 
 
 @AS_USER_BESIDE_ROOT

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -68,6 +69,12 @@ def test_a_mark_in_a_node_below_counts(node: Path) -> None:
         assert find_oldest_start(str(node)) == 4
         assert find_oldest_start(str(child)) == 4
     with shared(node / ".redpak"):
+        assert find_oldest_start(str(node)) == 0
+
+
+def test_a_start_in_the_future_is_unknown(node: Path) -> None:
+    """The clock of a device goes back while an application runs: its layers stay all the same."""
+    with running(node, start=time.time_ns() + 10**12):
         assert find_oldest_start(str(node)) == 0
 
 

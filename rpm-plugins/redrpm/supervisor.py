@@ -22,9 +22,9 @@ else:
     # The C part of it: signal.py loads enum and collections, a quarter of this process's memory.
     import _signal as signal
 
-# What the child says, one byte each: scriptlets may run from now on; it begins to change the node,
-# it has, it could not.
-WATCH, BEGIN, DONE, FAILED = b"w", b"b", b"d", b"f"
+# What the child says, one byte each: scriptlets may run from now on; no more of them, what runs in
+# the view is ours; it begins to change the node, it has, it could not.
+WATCH, REST, BEGIN, DONE, FAILED = b"w", b"r", b"b", b"d", b"f"
 
 STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _SUSPENSIONS = (signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU)
@@ -73,7 +73,8 @@ class Supervisor:
             self._tell(f"cannot clean up: {err}; the next command will")
         if self._stopped_by and said == DONE:
             self._tell("stopped, the transaction was already committed.")
-        elif (self._stopped_by or (self._interrupted and code)) and said in (b"", WATCH):
+        elif (self._stopped_by or (self._interrupted and code)) and said in (
+                b"", WATCH, REST):
             # dnf5 ends at the first Ctrl-C, without a word.
             self._tell("stopped, nothing was changed.")
         if self._stopped_by:

@@ -131,9 +131,9 @@ class NodeTransaction(NodeHold):
         # Without an interpreter to execute it is the same, and takes more memory.
         supervisor.main(arguments)
 
-    def watch_leftovers(self) -> None:
-        """From here on the supervisor ends what scriptlets leave running."""
-        os.write(self._pipes[1], supervisor.WATCH)
+    def watch_leftovers(self, *, scriptlets: bool) -> None:
+        """While ``scriptlets`` may run the supervisor ends what they leave running."""
+        os.write(self._pipes[1], supervisor.WATCH if scriptlets else supervisor.REST)
 
     @contextlib.contextmanager
     def _committing(self) -> Iterator[None]:
@@ -265,7 +265,7 @@ class ContainedTransaction:
             if helper:
                 rpm.addMacro("__systemd_sysusers", helper)
             if scriptlets:
-                self._transaction.watch_leftovers()
+                self._transaction.watch_leftovers(scriptlets=True)
         if not self.privileged:
             seccomp.install_transaction_filter()
 
@@ -282,6 +282,7 @@ class ContainedTransaction:
         """
         cache = None
         if self._assembled and is_merged(self.family):
+            self._transaction.watch_leftovers(scriptlets=False)
             cache = make_linker_cache(self.family, self.root, self._transaction.stage.delta)
         self._dismantle()
         notes = self._transaction.commit()

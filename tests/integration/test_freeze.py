@@ -17,7 +17,6 @@ from support.nodes import TestNode, make_node
 from support.rpms import RpmFile, build_rpm, create_repository
 from support.signing import make_key
 
-
 NO_TEXT = b"/etc/caf\xe9\n"  # a name of a file need not be UTF-8, nor fit one line
 
 

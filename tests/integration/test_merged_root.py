@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from support.actors import Actor
+from support.actors import Actor, describe
 from support.merged import Wrapped, ask, build_beacon, make_merged
+from support.rpms import RpmFile, build_rpm, create_repository
 from support.trees import snapshot_tree
 
 CORE_DIRECTORIES = ("/usr/lib64", "/etc/ld.so.conf.d", "/usr/share/misc", "/etc/alternatives")
@@ -94,6 +95,23 @@ def test_the_linkers_cache_is_made_at_commit_and_used_by_the_first_launch(child:
     # What the core OS's own cache has is there too.
     assert "libc.so.6 (libc6" in listed
     assert linker_caches(child) == made
+
+
+def test_a_slow_ldconfig_is_not_taken_for_what_a_scriptlet_left(
+    child: Wrapped, pool: Path
+) -> None:
+    build_rpm(pool / "r", "slow-ldconfig", files={"/usr/sbin/ldconfig": RpmFile(
+        "#!/bin/sh\nsleep 3\nexec /usr/sbin/ldconfig.core \"$@\"\n", mode=0o755)},
+        scriptlets={"pre": "cp /sbin/ldconfig /usr/sbin/ldconfig.core"})
+    build_rpm(pool / "r", "library", files={"/usr/lib64/beacon/libfresh.so": "x\n"},
+              scriptlets={"post": "true"})
+    create_repository(pool / "r")
+    child.node.dnf("red-manager", f"--add-repo={pool / 'r'}", "--setopt=gpgcheck=0", "--save")
+    child.node.install("slow-ldconfig")
+    before = linker_caches(child)
+    done = child.node.try_dnf("red-install", "-y", "library")
+    assert done.returncode == 0 and "ended" not in done.stderr, describe(done)
+    assert linker_caches(child).keys() - before.keys()
 
 
 def test_the_linkers_cache_is_never_stale(child: Wrapped, parent: Wrapped) -> None:

@@ -26,6 +26,8 @@ from redsys import libc
 from redsys.trees import remove_tree
 
 _VERSION = 1
+# What reading a damaged journal, or taking its steps, may raise.
+BAD_JOURNAL = (ValueError, KeyError, TypeError, AttributeError, RecursionError)
 
 
 class StepKind(Enum):
@@ -103,10 +105,14 @@ class Journal:
 
     @classmethod
     def load(cls, data: bytes) -> Journal:
-        """Read what dump() wrote. Raises ValueError, KeyError or TypeError for anything else."""
+        """Read what dump() wrote. Raises one of BAD_JOURNAL for anything else, RedpakError for what
+        another version of redpak wrote."""
         document = json.loads(data)
         if document["version"] != _VERSION:
-            raise ValueError(f"journal version {document['version']}")
+            raise RedpakError(
+                f"the journal has the format {document['version']} of another version of redpak",
+                hint="use that version once more: red-manager --recover",
+            )
         steps = []
         for row in document["steps"]:
             for key in ("metadata", "before"):
@@ -174,7 +180,7 @@ def finish(node: str, state_dir: str, stage: Stage) -> None:
         os.rename(path, f"{saved}/journal")
         libc.fsync(saved)
         libc.fsync(state_dir)
-    except (ValueError, KeyError, TypeError) as err:
+    except BAD_JOURNAL as err:
         raise RedpakError(
             f"{path}: damaged journal: {err}",
             hint="restore the node from a backup, or create it anew",

@@ -13,7 +13,15 @@ from redpak.family import Family
 from redpak.node import Node
 from redrpm.coherence import find_problems
 from redrpm.hold import NodeHold
-from redrpm.journal import Journal, Step, StepKind, generations, previous_path, saved_path
+from redrpm.journal import (
+    BAD_JOURNAL,
+    Journal,
+    Step,
+    StepKind,
+    generations,
+    previous_path,
+    saved_path,
+)
 from redrpm.locking import Notify
 from redrpm.rpmdb import (
     Member,
@@ -62,7 +70,7 @@ def _read_journal(saved: str) -> Journal:
     try:
         with open(path, "rb") as stream:
             return Journal.load(stream.read())
-    except (OSError, ValueError, KeyError, TypeError) as err:
+    except (OSError, *BAD_JOURNAL) as err:
         raise RedpakError(
             f"{path}: damaged journal: {err}", hint="there is no way back to that generation"
         ) from err

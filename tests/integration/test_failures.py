@@ -236,6 +236,28 @@ def test_a_damaged_rpmdb_is_never_taken_for_an_empty_one(
     node.install("plain")
 
 
+@pytest.mark.parametrize(("text", "message"), [
+    ('{"version": 2}', "the journal has the format 2 of another version of redpak"),
+    ('{"version": 1, "generation": 1, "steps": [{"kind": "put", "path": 1, "source": "x"}]}',
+     "damaged journal: "),
+    ("[" * 100_000, "damaged journal: "),
+    ("", "damaged journal: "),
+])
+def test_a_journal_that_cannot_be_read_changes_nothing(
+    node: TestNode, text: str, message: str
+) -> None:
+    node.install("plain")
+    (node.path / ".redpak/journal").write_text(text)
+    (node.path / ".redpak/stage").mkdir()
+    before = node.state()
+    for words in (("red-list", "--installed"), ("red-remove", "-y", "plain"),
+                  ("red-manager", "--recover")):
+        done = node.try_dnf(*words)
+        assert done.returncode == 1 and message in done.stderr, describe(done)
+        assert "Traceback" not in done.stderr, describe(done)
+    assert node.state() == before
+
+
 # --- repositories ---
 
 

@@ -91,6 +91,10 @@ sed -i /^redpak-demo:/d "$WORK"/etc/passwd "$WORK"/etc/group "$WORK"/etc/shadow 
 mount --bind "$WORK/etc" /etc
 if [ -e /usr/lib/redpak/manifest.json ]; then "$SOURCE/scripts/uninstall"; fi
 rm -rf /etc/redpak
+if [ -e /etc/debian_version ]; then  # a database as a query by root leaves it: empty
+    rm -rf /var/lib/rpm
+    rpm --dbpath=/var/lib/rpm --initdb
+fi
 mkdir -m 1777 "$WORK/pool"
 mount --bind "$WORK/pool" /var/tmp  # nodes cannot be on an overlay
 "$SOURCE/scripts/try-packages" "$KIND" --nocheck

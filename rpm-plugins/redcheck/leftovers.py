@@ -4,10 +4,16 @@
 from __future__ import annotations
 
 import os
+import re
+import time
 from collections.abc import Iterator
 
 from redcheck.findings import Finding
 from redcheck.scope import Layer
+from redpak.node import STATUS_FILE
+
+_TEMPORARY = re.compile(r".*\.([0-9]+)\.tmp", re.DOTALL)  # redpak.files
+_WRITING = 60  # seconds: longer than anybody takes to write such a file
 
 
 def has_journal(layer: Layer) -> bool:
@@ -22,10 +28,26 @@ def find_leftovers(layer: Layer) -> Iterator[Finding]:
     for name in names:
         if name == "journal":
             yield layer.finding("journal", "a commit was not finished", path="/.redpak/journal")
-        elif name in ("stage", "stage.discarded") or name.endswith(".tmp"):
+        elif name in ("stage", "stage.discarded") or (
+                name.endswith(".tmp") and not _is_being_written(f"{state}/{name}")):
             yield layer.finding("stage", f".redpak/{name} is left of a killed command",
                                 path=f"/.redpak/{name}")
     for name in sorted(os.listdir(layer.path)):
-        if name.startswith(".rednode.yaml.") and name.endswith(".tmp"):
+        if is_status_being_written(name) and not _is_being_written(f"{layer.path}/{name}"):
             yield layer.finding("stage", f"{name} is left of a killed command", path=f"/{name}",
                                 remedy="remove it")
+
+
+def is_status_being_written(name: str) -> bool:
+    """Whether a file of a node's own directory is the status before it gets its name."""
+    return name.startswith(f"{STATUS_FILE}.") and name.endswith(".tmp")
+
+
+def _is_being_written(path: str) -> bool:
+    """Whether another check, which holds the node as we do, may be about to rename the file."""
+    found = _TEMPORARY.fullmatch(path)
+    try:
+        age = time.time() - os.lstat(path).st_mtime
+    except FileNotFoundError:
+        return True  # it has been
+    return found is not None and age < _WRITING and os.path.exists(f"/proc/{found[1]}")

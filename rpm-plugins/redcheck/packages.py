@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import base64
 import os
-import tempfile
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +13,7 @@ import rpm
 from redcheck.scope import Layer
 from redpak.errors import RedpakError
 from redrpm.rpmdb import Member, copy_member, nevra, open_rpmdb
+from redrpm.scratch import ScratchDirectory
 
 KEY = "gpg-pubkey"
 
@@ -66,7 +66,7 @@ class Library:
     """The packages of all layers, each read when it is first asked for."""
 
     def __init__(self) -> None:
-        self._work: tempfile.TemporaryDirectory[str] | None = None
+        self._work: ScratchDirectory | None = None
         self._known: dict[str, Installed] = {}
         self._asked = 0
 
@@ -74,7 +74,7 @@ class Library:
     def directory(self) -> str:
         """A private directory, made when it is first asked for."""
         if self._work is None:
-            self._work = tempfile.TemporaryDirectory(prefix="redpak-check-")
+            self._work = ScratchDirectory()
         return self._work.name
 
     def of(self, layer: Layer) -> Installed:

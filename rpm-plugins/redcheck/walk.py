@@ -16,10 +16,12 @@ import re
 import stat
 import time
 from collections.abc import Callable, Collection, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
 from redcheck.findings import Finding
+from redcheck.leftovers import is_status_being_written
 from redcheck.owned import Owned, OwnedFile
 from redcheck.scope import Layer
 from redcheck.verify import Accounts, compare, describe, is_content_only
@@ -106,17 +108,22 @@ class LayerWalk:
 
     def _read(self, directory: str) -> Entries | None:
         full = self._base + directory
+        entries: Entries = []
         try:
             with os.scandir(full or "/") as found:
                 # The status changes with every proof, and is checked elsewhere.
-                return sorted((entry.name, entry.stat(follow_symlinks=False)) for entry in found
-                              if directory or entry.name != STATUS_FILE)
+                names = [entry for entry in found if directory or not (
+                    entry.name == STATUS_FILE or is_status_being_written(entry.name))]
+            for entry in names:
+                with suppress(FileNotFoundError):  # gone meanwhile, the directory is not
+                    entries.append((entry.name, entry.stat(follow_symlinks=False)))
         except FileNotFoundError:
             return None
         except OSError as err:
             self._unreadable.add(directory)
             self._cannot(full, err)
             return None
+        return sorted(entries)
 
     def _look(self, directory: str, entries: Entries) -> list[str]:
         """Check the entries of one directory; the directories below it to look at."""

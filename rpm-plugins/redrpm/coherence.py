@@ -8,7 +8,6 @@ ancestors, which checks dependencies, conflicts and file conflicts; nothing is r
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -19,6 +18,7 @@ from redpak.errors import RedpakError
 from redpak.node import Node, read_node
 from redpak.values import dataclass
 from redrpm.rpmdb import Member, copy_member, open_rpmdb, read_index
+from redrpm.scratch import ScratchDirectory
 
 # Of no concern: room on the disk, packages "already installed", package files (there are none).
 _IGNORED = (
@@ -117,7 +117,7 @@ def nodes_between(node: str, descendant: str, descendants: Sequence[str]) -> lis
 
 @contextmanager
 def _copies(nodes: Sequence[Node]) -> Iterator[list[Member]]:
-    with tempfile.TemporaryDirectory(prefix="redpak-") as work:
+    with ScratchDirectory() as work:
         yield [
             copy_member(Member(node.path, node.rpmdb_dir), os.path.join(work, str(number)))
             for number, node in enumerate(nodes)

@@ -30,6 +30,7 @@ from redrpm.rpmdb import (
     open_rpmdb,
 )
 from redrpm.rpmtransaction import RpmTransaction
+from redrpm.scratch import ScratchDirectory
 from redrpm.signature import sign_file
 
 
@@ -49,7 +50,7 @@ class Change:
 
 def change_by_packages(family: Family, paths: Sequence[str]) -> Change:
     """What installing the package files would make of the leaf as it is. Raises RedpakError."""
-    with tempfile.TemporaryDirectory(prefix="redpak-") as work:
+    with ScratchDirectory() as work:
         rpmdb = build_family_rpmdb(family_members(family), f"{work}/root/var/lib/rpm")
         leaf = family.leaf.path
         own = {n for n, package in rpmdb.packages.items() if package.owner == leaf}
@@ -82,7 +83,7 @@ def read_state(family: Family, since: str) -> tuple[PackageSet, dict[str, str]]:
     """The state that --since names, and whose it is: "previous" is the generation before the leaf's
     last commit, else a file that `red-rpm --ota-state` wrote on the device. Raises RedpakError."""
     if since == "previous":
-        with tempfile.TemporaryDirectory(prefix="redpak-") as work:
+        with ScratchDirectory() as work:
             return _read_previous(family, work), describe_node(family)
     try:
         with open(since, "rb") as stream:
@@ -134,7 +135,7 @@ def change_by_states(before: PackageSet, after: PackageSet, paths: Sequence[str]
 
 def current_packages(family: Family) -> PackageSet:
     """The leaf's packages. Raises RedpakError."""
-    with tempfile.TemporaryDirectory(prefix="redpak-") as work:
+    with ScratchDirectory() as work:
         member = family_members(family)[-1]
         own = copy_member(Member(member.owner, member.directory), f"{work}/own")
         with open_rpmdb(own.directory) as ts:

@@ -24,6 +24,7 @@ from redpak.errors import RedpakError
 from redpak.family import Family
 from redpak.values import dataclass, field, replace
 from redrpm.rows import copy_rows, is_sqlite
+from redrpm.scratch import ScratchDirectory
 from redsys.run import run
 from redsys.trees import remove_tree
 
@@ -165,7 +166,7 @@ def build_family_rpmdb(
 
 def names_of_member(member: Member) -> set[str]:
     """The names of the packages of a member, read from a copy. Raises RedpakError."""
-    with tempfile.TemporaryDirectory(prefix="redpak-") as work:
+    with ScratchDirectory() as work:
         return set(read_names(copy_member(member, f"{work}/rpmdb").directory).values())
 
 

@@ -3,9 +3,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import tempfile
+from types import TracebackType
 
 from redsys.trees import remove_tree
 
@@ -13,15 +15,15 @@ _PREFIX = "redpak-held-"
 
 
 class ScratchDirectory:
-    """A private directory below the temporary one, at ``name``, until cleanup().
+    """A private directory below ``parent``, or the temporary one, at ``name``, until cleanup().
 
     Its owner holds a lock on it; what a killed process left is unlocked, and is removed by the next
-    one of the same user.
+    one of the same user. In a ``with`` statement it is its name.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, parent: str = "") -> None:
         """Raises OSError."""
-        parent = tempfile.gettempdir()
+        parent = parent or tempfile.gettempdir()
         _remove_abandoned(parent)
         while True:
             self._directory = tempfile.TemporaryDirectory(prefix=_PREFIX, dir=parent)
@@ -32,6 +34,13 @@ class ScratchDirectory:
             # Another process took it for abandoned before it was locked.
             self._directory.cleanup()
 
+    def __enter__(self) -> str:
+        return self.name
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
+                 trace: TracebackType | None) -> None:
+        self.cleanup()
+
     def cleanup(self) -> None:
         """Remove the directory; harmless when done twice."""
         self._directory.cleanup()
@@ -41,7 +50,10 @@ class ScratchDirectory:
 
 
 def _remove_abandoned(parent: str) -> None:
-    for name in os.listdir(parent):
+    names: list[str] = []
+    with contextlib.suppress(PermissionError):
+        names = os.listdir(parent)
+    for name in names:
         if not name.startswith(_PREFIX):
             continue
         lock = _open_locked(f"{parent}/{name}", wait=False)

@@ -11,12 +11,12 @@ import base64
 import binascii
 import os
 import shutil
-import tempfile
 
 import rpm
 
 from redpak.errors import RedpakError
 from redrpm.rpmdb import open_rpmdb
+from redrpm.scratch import ScratchDirectory
 from redsys.run import pass_through, run
 
 
@@ -42,7 +42,7 @@ def verify_signature(data: bytes, signature: bytes, keys: list[bytes]) -> str:
         raise RedpakError(
             "the family trusts no key", hint="import the maker's key with red-rpm --import"
         )
-    with tempfile.TemporaryDirectory(prefix="redpak-") as work:
+    with ScratchDirectory() as work:
         for name, content in (("data", data), ("signature", signature), ("keys", b"".join(keys))):
             with open(os.path.join(work, name), "wb") as stream:
                 stream.write(content)

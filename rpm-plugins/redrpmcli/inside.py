@@ -6,7 +6,6 @@ from __future__ import annotations
 import grp
 import os
 import pwd
-import tempfile
 from collections.abc import Sequence
 from typing import Any
 
@@ -24,6 +23,7 @@ from redrpm.rpmdb import (
     open_rpmdb,
     read_names,
 )
+from redrpm.scratch import ScratchDirectory
 from redrpmcli.options import CHANGES, CHECKSIG, VERIFY, RpmArguments
 from redrpmcli.paths import INSIDE, Places
 from redrpmcli.query import FamilyQuery, map_paths
@@ -42,7 +42,7 @@ def run_inside(arguments: RpmArguments, places: Places) -> int:
             "a namespace only shows the node, it cannot be changed from there",
             hint=f"run red-rpm --redpath={outside} outside of it",
         )
-    with tempfile.TemporaryDirectory(prefix="redpak-") as work:
+    with ScratchDirectory() as work:
         members = _find_members(places)
         if arguments.mode == VERIFY:
             return _verify(members, places, arguments, work)

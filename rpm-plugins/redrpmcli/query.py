@@ -6,7 +6,6 @@ from __future__ import annotations
 import os
 import re
 import subprocess
-import tempfile
 from collections.abc import Callable, Sequence
 from itertools import groupby
 
@@ -15,6 +14,7 @@ from redpak.family import Family
 from redrpm.locking import lock_family
 from redrpm.ownership import Ownership
 from redrpm.rpmdb import build_family_rpmdb, family_members
+from redrpm.scratch import ScratchDirectory
 from redrpmcli.dispatch import tell
 from redrpmcli.options import CHECKSIG, RpmArguments
 from redrpmcli.paths import Places
@@ -38,7 +38,7 @@ def query(family: Family, arguments: RpmArguments) -> int:
     """Answer from a private copy of the rpmdbs; the exit status. Raises RedpakError."""
     locks = lock_family(family, notify=tell, exclusive=False)
     try:
-        with tempfile.TemporaryDirectory(prefix="redpak-") as work:
+        with ScratchDirectory() as work:
             members = family_members(family)
             places = Places([node.path for node in reversed(family.nodes)])
             if arguments.names_packages_by_path:

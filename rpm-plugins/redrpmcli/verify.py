@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import os
 import subprocess
-import tempfile
 from collections.abc import Sequence
 
 from redpak.errors import RedpakError
@@ -13,6 +12,7 @@ from redpak.family import Family, find_descendants
 from redrpm.contents import TransactionContents
 from redrpm.locking import lock_family
 from redrpm.rpmdb import build_family_rpmdb, copy_member, family_members
+from redrpm.scratch import ScratchDirectory
 from redrpm.stage import Stage
 from redrpm.transaction import trim_environment
 from redrpm.view import FamilyView
@@ -30,7 +30,7 @@ def verify(family: Family, arguments: RpmArguments) -> int:
     """Verify packages of the leaf, or of the family; rpm's exit status. Raises RedpakError."""
     locks = lock_family(family, notify=tell, exclusive=False)
     try:
-        with tempfile.TemporaryDirectory(prefix="redpak-", dir=_SCRATCH) as work:
+        with ScratchDirectory(_SCRATCH) as work:
             stage = Stage(f"{work}/stage")
             stage.create()
             os.makedirs(f"{stage.root}/var/lib/dnf")

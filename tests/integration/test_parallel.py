@@ -110,17 +110,22 @@ def check_whole(node: TestNode) -> None:
     assert node.dnf("red-history", "list").count("red-install") == installs
 
 
+@pytest.mark.parametrize("words", [
+    ("red-dnf", "red-list", "--installed"),
+    ("red-rpm", "-qa", "--family"),
+    ("red-check", "--no-cache"),
+])
 def test_the_copy_of_a_killed_reader_is_removed_by_the_next_one(
-    actor: Actor, nodes: dict[str, TestNode], pool: Path
+    actor: Actor, nodes: dict[str, TestNode], pool: Path, words: tuple[str, ...]
 ) -> None:
     scratch = pool / "readers"
     scratch.mkdir()
     os.chown(scratch, actor.uid, actor.gid)
-    argv = ["red-dnf", "red-list", "--installed", f"--redpath={nodes['right'].path}"]
+    argv = [*words, f"--redpath={nodes['right'].path}"]
     environ = {"TMPDIR": str(scratch)}
     pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     killed = actor.popen(argv, cwd="/", env=environ, **pipes)
-    while not any(scratch.glob("redpak-*/root")):
+    while not any(scratch.glob("redpak-*/*")):
         assert killed.poll() is None
     killed.kill()
     killed.wait()
@@ -129,3 +134,16 @@ def test_the_copy_of_a_killed_reader_is_removed_by_the_next_one(
     running = [actor.popen(argv, cwd="/", env=environ, **pipes) for _ in range(3)]
     assert [process.wait() for process in running] == [0, 0, 0]
     assert os.listdir(scratch) == []
+
+
+def test_checks_at_the_same_time_find_nothing_of_each_other(
+    nodes: dict[str, TestNode]
+) -> None:
+    """Each notes in the node that it is proven, by a temporary file."""
+    node = nodes["right"]
+    argv = ["red-check", "--no-cache", f"--redpath={node.path}"]
+    for _ in range(3):
+        running = [node.actor.popen(argv, cwd="/", stdout=subprocess.PIPE) for _ in range(5)]
+        for process in running:
+            output, _ = process.communicate()
+            assert process.returncode == 0, output

@@ -347,8 +347,9 @@ def stage(tree: Tree, node: CheckNode, generator: random.Random) -> Expected:
 
 
 def temporary_status(tree: Tree, node: CheckNode, generator: random.Random) -> Expected:
-    (node.path / ".rednode.yaml.4711.tmp").write_text("")
-    return "stage", ".rednode.yaml.4711.tmp"
+    name = ".rednode.yaml.4194305.tmp"  # of a process that cannot be: proc(5), pid_max
+    (node.path / name).write_text("")
+    return "stage", name
 
 
 HARMS: tuple[Harm, ...] = (

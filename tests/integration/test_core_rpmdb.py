@@ -70,14 +70,20 @@ def test_what_the_core_installs_during_a_transaction_is_seen_by_the_next_command
     assert "of-the-core.noarch" in installed and "slow.noarch" in installed, installed
 
 
+@pytest.fixture
+def source(tmp_path: Path, repository: Path) -> Path:
+    """An rpmdb with one package."""
+    directory = tmp_path / "source"
+    directory.mkdir()
+    (package,) = repository.glob("of-the-core-*.rpm")
+    rpm(directory, "-i", package)
+    return directory
+
+
 def test_a_copy_is_of_one_moment(
-    tmp_path: Path, repository: Path, monkeypatch: pytest.MonkeyPatch
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """rpm changes the database after half of it was copied."""
-    source = tmp_path / "source"
-    source.mkdir()
-    (package,) = repository.glob("of-the-core-*.rpm")
-    rpm(source, "-i", package)
     whole_copy = shutil.copyfile
     torn = []
 
@@ -99,12 +105,8 @@ def test_a_copy_is_of_one_moment(
 
 
 def test_an_rpmdb_that_never_rests_is_an_error(
-    tmp_path: Path, repository: Path, monkeypatch: pytest.MonkeyPatch
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    source = tmp_path / "source"
-    source.mkdir()
-    (package,) = repository.glob("of-the-core-*.rpm")
-    rpm(source, "-i", package)
     whole_copy = shutil.copyfile
 
     def disturb(place: Any, target: Any) -> None:

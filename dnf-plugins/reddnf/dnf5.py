@@ -43,6 +43,8 @@ def read_options(base: Any, node: Node) -> None:
         except ERRORS as err:
             raise RedpakError(f"{own}: {err}") from err
         config.config_file_path = own
+    if os.environ.get("NO_COLOR") and getattr(config, "color", "") == "auto":
+        config.color = "never"  # dnf5 does not know of it
     config.reposdir = [node.repos_dir]
     config.varsdir = [node.vars_dir]
     variables = base.get_vars()

@@ -28,8 +28,8 @@ def run_manager(words: Sequence[str]) -> int:
     parser.add_argument(
         "--refresh", dest="freshest_metadata", action="store_true", help="for --adopt: look again"
     )
-    for ignored in (("-y", "--assumeyes"), ("-q", "--quiet")):
-        parser.add_argument(*ignored, action="store_true", help=argparse.SUPPRESS)
+    for common in (("-y", "--assumeyes"), ("-q", "--quiet")):
+        parser.add_argument(*common, action="store_true", help=argparse.SUPPRESS)
     try:
         # Repositories may stand between options, as in dnf.
         options = parser.parse_intermixed_args(list(words))
@@ -40,7 +40,7 @@ def run_manager(words: Sequence[str]) -> int:
             main=main,
             repos=repos,
             wait=main.get("exit_on_lock", "0") not in ("1", "true", "True", "yes"),
-            say=print,
+            say=(lambda _text: None) if options.quiet else print,
             tell=tell,
         )
         manager.prepare()

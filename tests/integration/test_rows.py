@@ -22,10 +22,12 @@ from support.rpms import build_rpm
 
 
 def dump(directory: Path) -> dict[str, list[str]]:
-    """The schema and every row of every table."""
+    """The schema and every row of every table, but for the statistics that rpm 6 has made."""
     with closing(sqlite3.connect(directory / "rpmdb.sqlite")) as database:
-        found = {"schema": list(database.execute("SELECT type, name, sql FROM sqlite_master"))}
-        for (table,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'"):
+        master = [row for row in database.execute("SELECT type, name, sql FROM sqlite_master")
+                  if not row[1].startswith("sqlite_stat")]
+        found = {"schema": master}
+        for table in (name for kind, name, _sql in master if kind == "table"):
             found[table] = list(database.execute(f'SELECT * FROM "{table}"'))
     return {name: sorted(map(repr, rows)) for name, rows in found.items()}
 

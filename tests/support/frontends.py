@@ -42,6 +42,11 @@ def says(what: str, *about: str) -> str:
     return _SAYS[what][is_dnf5()].format(*about)
 
 
+def progress(action: str) -> str:
+    """A pattern of the bar that shows how far a transaction is."""
+    return rf"{action} .*\[=+ *\]" if is_dnf5() else rf"{action} +:.*\[=* *\]"
+
+
 def mark_as_dependency(package: str) -> list[str]:
     """The command that makes a package one that nobody asked for."""
     return ["red-mark", "-y", "dependency" if is_dnf5() else "remove", package]

@@ -202,14 +202,10 @@ def store_plan(records: Sequence[Record], context: Context) -> None:
     Its commands will be run, so it must lie where nobody but the caller can write. That it cannot
     be kept is no error: the next launch is a slow one.
     """
-    environ, cached = context.environ, ""
-    if environ.get("XDG_CACHE_HOME", "").startswith("/"):
-        cached = f"{environ['XDG_CACHE_HOME']}/redpak{context.redpath}"
-    elif environ.get("HOME", "").startswith("/"):
-        cached = f"{environ['HOME']}/.cache/redpak{context.redpath}"
+    cached = cache_directory(context.redpath, context.environ)
     data = write_records(records)
     for directory in (f"{context.redpath}/.redpak", cached):
-        if not directory or not _is_own_directory(directory, create=directory == cached):
+        if not directory or not is_own_directory(directory, create=directory == cached):
             continue
         try:
             _replace(f"{directory}/{PLAN_FILE}", data)
@@ -236,7 +232,18 @@ def _replace(path: str, data: bytes) -> None:
         raise
 
 
-def _is_own_directory(directory: str, *, create: bool) -> bool:
+def cache_directory(path: str, environ: Mapping[str, str]) -> str:
+    """Where the caller keeps what belongs to somebody else's node at `path` (as launcher.c has it);
+    "" when he has no home."""
+    if environ.get("XDG_CACHE_HOME", "").startswith("/"):
+        return f"{environ['XDG_CACHE_HOME']}/redpak{path}"
+    if environ.get("HOME", "").startswith("/"):
+        return f"{environ['HOME']}/.cache/redpak{path}"
+    return ""
+
+
+def is_own_directory(directory: str, *, create: bool = False) -> bool:
+    """Whether nobody but the caller can write in a directory."""
     try:
         if create:
             os.makedirs(directory, mode=0o700, exist_ok=True)

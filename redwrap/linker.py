@@ -21,10 +21,11 @@ from redpak.linker import (
 )
 from redpak.values import replace
 from redsys.lock import NodeLock
+from redwrap.compiled import cache_directory, is_own_directory
 from redwrap.encode import Encoder, write_records
 from redwrap.errors import LaunchError
 from redwrap.lookup import NamespaceView
-from redwrap.operations import Bind, Data, Mount, Overlay, RunAs, Running
+from redwrap.operations import Bind, Data, Mount, Overlay, Running
 from redwrap.plan import LaunchPlan
 
 LDCONFIG = ("/sbin/ldconfig", "/usr/sbin/ldconfig")
@@ -37,7 +38,7 @@ class LinkerCache:
 
     def __init__(self, plan: LaunchPlan, family: Family, environ: Mapping[str, str]) -> None:
         self._family = family
-        self._kept = cache_directory(family.leaf.path, environ)
+        self._kept = cache_directory(family.leaf.path, environ) or os.devnull + family.leaf.path
         view = NamespaceView(plan.mounts)
         etc = view.host_directories("/etc")
         self.directories = find_directories(etc, view.host_directories)
@@ -56,7 +57,10 @@ class LinkerCache:
 
     def find(self) -> Optional[str]:
         """The cache of this very state, if it is kept."""
-        return find_cache(cache_name(self.directories), [self._family.leaf.state_dir, self._kept])
+        stores = [self._family.leaf.state_dir]
+        if is_own_directory(self._kept):  # $HOME may be another's, who would choose our libraries
+            stores.append(self._kept)
+        return find_cache(cache_name(self.directories), stores)
 
     def place(self) -> str:
         """Where the cache is, or will be."""
@@ -76,8 +80,8 @@ class LinkerCache:
         if name == cache_name(self.directories):
             for store in self._stores():
                 try:
-                    os.makedirs(store, mode=0o700, exist_ok=True)
-                    return _bind(store_cache(name, data, store))
+                    if is_own_directory(store, create=True):
+                        return _bind(store_cache(name, data, store))
                 except OSError:
                     continue  # not ours to write, or full: the next one
         # It cannot be kept: this launch gets it through a descriptor.
@@ -99,10 +103,7 @@ class LinkerCache:
             shutil.copy(tool, f"{work}/ldconfig")
             with open(f"{work}/conf", "wb"):
                 pass
-            owner = self._family.leaf.owner_uid
-            if os.geteuid() == 0 != owner:
-                os.chown(work, owner, -1)
-            _run_in(self._ldconfig_plan(plan, work, owner), [
+            _run_in(self._ldconfig_plan(plan, work), [
                 f"{_WORK}/ldconfig", "-X", "-C", f"{_WORK}/cache", "-f", f"{_WORK}/conf",
                 *(directory.path for directory in self.directories)])
             try:
@@ -113,15 +114,12 @@ class LinkerCache:
                     f"{self._family.leaf.path}: ldconfig made no {CACHE_FILE} for the node",
                     hint="look at red-wrap --explain") from err
 
-    def _ldconfig_plan(self, plan: LaunchPlan, work: str, owner: int) -> LaunchPlan:
-        """The mounts of the plan and nothing else of it. Another user's libraries are read with
-        that user's rights."""
+    @staticmethod
+    def _ldconfig_plan(plan: LaunchPlan, work: str) -> LaunchPlan:
+        """The mounts of the plan and nothing else of it."""
         mounts = [step for step in plan.operations if isinstance(step, (Mount, Running))
                   and not isinstance(step, Data)]
-        demoted = [RunAs(None, owner, os.stat(self._family.leaf.path).st_gid)] if (
-            os.geteuid() == 0 != owner) else []
-        return replace(plan, operations=(
-            *mounts, Bind(None, _WORK, work, writable=True), *demoted))
+        return replace(plan, operations=(*mounts, Bind(None, _WORK, work, writable=True)))
 
 
 def plan_with(plan: LaunchPlan, cache: Mount) -> LaunchPlan:
@@ -141,15 +139,6 @@ def _above(path: str) -> list[str]:
     """The directories above one of the namespace, but for the root."""
     parts = path.strip("/").split("/")
     return ["/" + "/".join(parts[:end]) for end in range(1, len(parts))]
-
-
-def cache_directory(path: str, environ: Mapping[str, str]) -> str:
-    """Where the caller keeps what belongs to somebody else's node at `path`; "/dev/null/..." when
-    he has no home."""
-    for base in (environ.get("XDG_CACHE_HOME", ""), environ.get("HOME", "/") + "/.cache"):
-        if base.startswith("/") and base != "//.cache":
-            return f"{base}/redpak{path}"
-    return os.devnull + path
 
 
 def has_ldconfig() -> bool:

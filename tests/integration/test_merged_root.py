@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from pathlib import Path
 
@@ -95,6 +96,19 @@ def test_the_linkers_cache_is_made_at_commit_and_used_by_the_first_launch(child:
     # What the core OS's own cache has is there too.
     assert "libc.so.6 (libc6" in listed
     assert linker_caches(child) == made
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs a second user: run as root")
+def test_somebody_elses_linker_cache_is_not_used(child: Wrapped, pool: Path) -> None:
+    """The home may be another's, as with sudo -E: whose libraries would be loaded then?"""
+    (name,) = linker_caches(child)
+    planted = pool / f"theirs/redpak{child.node.path}" / name
+    planted.parent.mkdir(parents=True)
+    planted.write_text("planted")
+    os.chown(planted.parent, 12345, 12345)
+    (child.node.path / ".redpak" / name).unlink()
+    assert child.run("grep", "-q", "planted", "/etc/ld.so.cache",
+                     env={"XDG_CACHE_HOME": str(pool / "theirs")}).returncode == 1
 
 
 def test_a_slow_ldconfig_is_not_taken_for_what_a_scriptlet_left(

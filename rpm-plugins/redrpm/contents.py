@@ -22,13 +22,11 @@ from redrpm.rpmdb import nevra
 VOLATILE_TOPS = frozenset({"dev", "proc", "run", "sys", "tmp"})
 # What rpm 4.19 and later start to make the accounts that a package declares, sysusers.d(5).
 SYSUSERS = "%{?__systemd_sysusers}"
-_SCRIPT_TAGS = (
-    ("pretrans", rpm.RPMTAG_PRETRANS),
-    ("pre", rpm.RPMTAG_PREIN),
-    ("post", rpm.RPMTAG_POSTIN),
-    ("preun", rpm.RPMTAG_PREUN),
-    ("postun", rpm.RPMTAG_POSTUN),
-    ("posttrans", rpm.RPMTAG_POSTTRANS),
+# By tag; what rpm before 4.19 does not know is left out.
+_INCOMING = ("pretrans", "pre", "post", "posttrans")
+_OUTGOING = ("preuntrans", "preun", "postun", "postuntrans")
+_SCRIPT_TAGS = {"pre": "PREIN", "post": "POSTIN"}
+_TRIGGER_TAGS = (
     ("trigger", rpm.RPMTAG_TRIGGERSCRIPTS),
     ("filetrigger", rpm.RPMTAG_FILETRIGGERSCRIPTS),
     ("transfiletrigger", rpm.RPMTAG_TRANSFILETRIGGERSCRIPTS),
@@ -102,10 +100,13 @@ def read_contents(headers: Iterable[Any]) -> TransactionContents:
     return TransactionContents(frozenset(directories), frozenset(configs), frozenset(symlinks))
 
 
-def scriptlet_names(header: Any) -> list[str]:
-    """The scriptlets and triggers a package brings, by their names in a spec file."""
-    sysusers = ["sysusers"] if declares_accounts(header) and rpm.expandMacro(SYSUSERS) else []
-    return sysusers + [name for name, tag in _SCRIPT_TAGS if header[tag]]
+def _scriptlet_names(header: Any, wanted: Iterable[str]) -> list[str]:
+    names = []
+    for name in wanted:
+        tag = getattr(rpm, f"RPMTAG_{_SCRIPT_TAGS.get(name, name.upper())}", None)
+        if tag is not None and header[tag]:
+            names.append(name)
+    return names + [name for name, tag in _TRIGGER_TAGS if header[tag]]
 
 
 def declares_accounts(header: Any) -> bool:
@@ -116,10 +117,15 @@ def declares_accounts(header: Any) -> bool:
     )
 
 
-def list_scriptlets(headers: Iterable[Any]) -> list[str]:
-    """A line for each package that brings scriptlets or triggers."""
-    named = ((nevra(header), ", ".join(scriptlet_names(header))) for header in headers)
-    return [f"{label}: {names}" for label, names in named if names]
+def list_scriptlets(incoming: Iterable[Any], outgoing: Iterable[Any]) -> list[str]:
+    """A line for each package that has scriptlets for its installation or removal, or triggers, by
+    their names in a spec file."""
+    named = []
+    for header in incoming:
+        sysusers = ["sysusers"] if declares_accounts(header) and rpm.expandMacro(SYSUSERS) else []
+        named.append((header, sysusers + _scriptlet_names(header, _INCOMING)))
+    named += [(header, _scriptlet_names(header, _OUTGOING)) for header in outgoing]
+    return [f"{nevra(header)}: {', '.join(names)}" for header, names in named if names]
 
 
 def lost_capabilities(headers: Iterable[Any]) -> list[str]:

@@ -140,7 +140,7 @@ class WriteSession(Session):
         with open_rpmdb(self._family_rpmdb.directory) as ts:
             leaving = [load_header(ts, number) for number in outgoing]
             triggers = read_triggers(ts)
-        self._scriptlets = list_scriptlets([*incoming, *leaving])
+        self._scriptlets = list_scriptlets(incoming, leaving)
         scriptlets = bool(self._scriptlets) or triggers
         self._contained.assemble(read_contents(incoming), scriptlets=scriptlets)
 

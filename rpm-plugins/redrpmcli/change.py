@@ -96,7 +96,7 @@ class RpmChange:
         outgoing = self._find_outgoing()
         with open_rpmdb(self._rpmdb.directory) as ts:
             triggers = read_triggers(ts)
-        scriptlets = list_scriptlets([*incoming, *outgoing])
+        scriptlets = list_scriptlets(incoming, outgoing)
         for note in () if self._contained.privileged else lost_capabilities(incoming):
             tell(note)
         self._contained.assemble(
@@ -221,7 +221,7 @@ class RpmChange:
             return False
         with open_rpmdb(self._rpmdb.directory) as ts:
             return any(
-                list_scriptlets([load_header(ts, number)])
+                list_scriptlets((), [load_header(ts, number)])
                 for number in self._rpmdb.packages
                 if self._ownership.is_own(number)
             )

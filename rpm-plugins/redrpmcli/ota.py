@@ -276,7 +276,7 @@ class BundleChange:
         gone = set(self._incoming.manifest.erase)
         with open_rpmdb(self._rpmdb.directory) as ts:
             leaving = [header for header in ts.dbMatch() if nevra(header) in gone]
-            return list_scriptlets([*headers, *leaving])
+            return list_scriptlets(headers, leaving)
 
     def _write_record(self) -> None:
         manifest = self._incoming.manifest

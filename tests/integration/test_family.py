@@ -209,6 +209,7 @@ def test_plan_shows_the_exact_files_and_changes_nothing(parent: TestNode) -> Non
     assert "Files replaced: 1\n  usr/share/lib/version\n" in text
     assert "Files removed: 1\n  usr/share/lib/only-1.0\n" in text
     assert "lib-2.0-1.noarch: post" in text
+    assert "lib-1.0-1.noarch:" not in text  # what it brings runs at its installation
     assert "Change of size: +0 bytes" in text
 
 

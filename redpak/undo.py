@@ -45,12 +45,18 @@ class Undo:
                  traceback: TracebackType | None) -> None:
         if error is None:
             return
+        failures = []
         for path, old in self._files.items():
-            _restore_file(path, old)
+            try:
+                _restore_file(path, old)
+            except RedpakError as err:  # the others all the same
+                failures.append(err)
         for directory in reversed(self._directories):
             shutil.rmtree(directory, ignore_errors=True)
         self._files.clear()
         self._directories.clear()
+        if failures:
+            raise failures[0]
 
 
 def _read_file(path: str) -> tuple[bytes, os.stat_result] | None:

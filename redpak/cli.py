@@ -123,7 +123,9 @@ def _load_main(options: argparse.Namespace) -> Main:
 def _print(options: argparse.Namespace, data: Any, text: str | None = None) -> None:
     """Print data as the options want it: JSON, YAML, or `text` for people."""
     if options.json:
-        print(json.dumps(without_notes(data), indent=2, ensure_ascii=False))
+        text = json.dumps(without_notes(data), indent=2, ensure_ascii=False)
+        # A name of a file need not be text: Python's escape of a lone surrogate is JSON's too.
+        print(text.encode(errors="backslashreplace").decode())
     elif options.yaml:
         sys.stdout.write(to_yaml(without_notes(data)))
     else:

@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterable, Mapping
 
 from redpak.errors import ConfigError, RedpakError
-from redpak.findings import Finding
+from redpak.findings import Finding, printable
 from redpak.load import REDMAIN, FileKind, load_admin, load_config
 from redpak.node import (
     CLOSED_DIRECTORIES,
@@ -165,7 +165,7 @@ def check_node(node: Node, *, force: bool = False) -> None:
         raise RedpakError(f"node {node.alias} at {node.path} was created at {status.realpath}",
                           hint="accept the move with --update, or say --force")
     if status.state is not NodeState.ENABLE:
-        because = f" ({status.info})" if status.info else ""
+        because = f" ({printable(status.info)})" if status.info else ""
         raise RedpakError(f"node {node.alias} at {node.path} has the state "
                           f"{status.state.value}{because}",
                           hint="set it with --state=Enable, or say --force")

@@ -9,6 +9,15 @@ from collections.abc import Iterable
 from redpak.values import dataclass
 
 
+def printable(text: str) -> str:
+    """`text` in one line, fit for a terminal and a stream: names of files and what configurations
+    say are hostile. Control characters and lone surrogates are shown as escapes."""
+    if text.isprintable():
+        return text
+    shown = "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+    return shown.encode(errors="backslashreplace").decode()
+
+
 @dataclass(frozen=True)
 class Origin:
     """The place a value was written: lines and columns count from 1, line 0 is "not in a file"."""
@@ -45,7 +54,7 @@ class Finding:
             where = f"{self.origin}:{self.origin.column}: " if self.origin.line else (
                 f"{self.origin}: ")
         text = f"{where}{self.message}"
-        return f"{text}; {self.hint}" if self.hint else text
+        return printable(f"{text}; {self.hint}" if self.hint else text)
 
 
 def closest(word: str, known: Iterable[str]) -> str:

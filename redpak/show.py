@@ -10,7 +10,7 @@ from typing import Any
 from redpak.errors import ConfigError, RedpakError
 from redpak.expand import Caller
 from redpak.family import Main, find_ancestors, find_descendants, load_family
-from redpak.findings import Finding, Origin, Severity
+from redpak.findings import Finding, Origin, Severity, printable
 from redpak.load import FileKind, check_text
 from redpak.merge import merge_family
 from redpak.node import ADMIN_FILES, STATUS_FILE, NodeState, is_node, read_node, read_status
@@ -68,8 +68,8 @@ def _read_entry(path: str, parent: str) -> TreeEntry:
                          f"created at {node.status.realpath}", node.name,
                          node.config.headers.info)
     except RedpakError as error:
-        return TreeEntry(path, parent, os.path.basename(path), NodeState.ERROR, None,
-                         str(error).splitlines()[0])
+        first = error.findings[0] if isinstance(error, ConfigError) else error
+        return TreeEntry(path, parent, os.path.basename(path), NodeState.ERROR, None, str(first))
 
 
 def draw_tree(entries: Sequence[TreeEntry], look: Look, *, verbose: bool = False) -> str:
@@ -85,7 +85,7 @@ def draw_tree(entries: Sequence[TreeEntry], look: Look, *, verbose: bool = False
         below = children.get(entry.path, [])
         if verbose and entry.name:
             bar = "│   " if below else "    "
-            lines.append(f"{indent}{bar}{entry.name}  {entry.info}".rstrip())
+            lines.append(indent + bar + printable(f"{entry.name}  {entry.info}").rstrip())
         pending += [(child, indent + ("└── " if child is below[-1] else "├── "),
                      indent + ("    " if child is below[-1] else "│   "))
                     for child in reversed(below)]
@@ -96,11 +96,11 @@ def _describe(entry: TreeEntry, look: Look, *, indent: int) -> str:
     count = "?" if entry.packages is None else str(entry.packages)
     noun = "package" if entry.packages == 1 else "packages"
     where = entry.path if not entry.parent else os.path.relpath(entry.path, entry.parent)
-    problem = f"  ({entry.problem})" if entry.problem else ""
-    head, tail = f"{entry.alias}  ", f"  {count} {noun}  "
+    problem = printable(f"  ({entry.problem})" if entry.problem else "")
+    head, tail = printable(f"{entry.alias}  "), f"  {count} {noun}  "
     taken = indent + len(head) + len(entry.state.value) + len(tail) + len(problem)
     state = look.paint(entry.state.value, _COLOURS[entry.state])
-    return f"{head}{state}{tail}{look.cut(where, taken)}{problem}"
+    return f"{head}{state}{tail}{look.cut(printable(where), taken)}{problem}"
 
 
 def flatten(data: Any) -> dict[str, str]:
@@ -143,7 +143,7 @@ def differences(first: Any, second: Any) -> list[Data]:
 def draw_differences(found: Sequence[Data], look: Look) -> str:
     """Differences as lines that start with - and +."""
     return "".join(
-        look.paint(f"{sign} {difference['key']}: {difference[side]}", colour) + "\n"
+        look.paint(printable(f"{sign} {difference['key']}: {difference[side]}"), colour) + "\n"
         for difference in found
         for side, sign, colour in (("first", "-", RED), ("second", "+", GREEN))
         if difference[side] is not None)

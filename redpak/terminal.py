@@ -13,6 +13,7 @@ import time
 from types import TracebackType
 from typing import TextIO
 
+from redpak.findings import printable as printable
 from redpak.values import dataclass
 
 RED, GREEN, YELLOW, CYAN = "31", "32", "33", "36"
@@ -44,13 +45,6 @@ class Look:
         """The end of ``text``, where ``taken`` columns are used for something else."""
         room = max(self.columns - taken, least)
         return text if not self.columns or len(text) <= room else f"...{text[3 - room:]}"
-
-
-def printable(text: str) -> str:
-    """Names of files are hostile: no control character reaches a terminal, no lone surrogate a
-    stream."""
-    shown = "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
-    return shown.encode(errors="backslashreplace").decode()
 
 
 def look_of(stream: TextIO) -> Look:

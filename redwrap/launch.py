@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from redpak.effective import EffectiveConfig
 from redpak.expand import Caller
 from redpak.family import Family, load_family, load_main, resolve_redpath
+from redpak.findings import printable
 from redpak.load import LINKER_VARIABLES
 from redpak.merge import merge_family
 from redpak.values import replace
@@ -194,9 +195,9 @@ def list_remarks(config: EffectiveConfig) -> Iterator[str]:
     entries += [(entry.origin, entry.info, entry.warn) for entry in config.capabilities]
     for origin, info, warning in entries:
         if warning:
-            yield f"warning: {origin}: {warning}"
+            yield printable(f"warning: {origin}: {warning}")
         if info:
-            yield f"info: {origin}: {info}"
+            yield printable(f"info: {origin}: {info}")
 
 
 def check_plan(plan: LaunchPlan, *, create: bool) -> None:

@@ -321,3 +321,33 @@ def test_a_reader_that_stops_reading_gets_no_traceback(pool: Path) -> None:
         stderr=subprocess.PIPE, text=True)
     os.close(write_end)
     assert (done.returncode, done.stderr) == (1, "")
+
+
+def test_hostile_names_and_texts_reach_no_terminal_as_they_are(pool: Path) -> None:
+    core = pool / "core"
+    for name in (b"a\x1b[31mb\nc", b"\xff"):
+        place = os.path.join(os.fsencode(core), name)
+        os.makedirs(place)
+        Path(os.fsdecode(place), ".rednode.yaml").write_text("state: foo\n")
+    file = core / "etc/redpack.yaml"
+    file.write_text(re.sub("info: .*", r'info: "d\\e[31me\\nf"', file.read_text(), count=1)
+                    + '\nenviron: [{key: E, value: "$MISSING \\e[31m\\x9b"}]\n')
+    assert "\\e[31m" in file.read_text()
+    strict = {"PYTHONIOENCODING": "utf-8:strict"}
+    done = red_conf("tree", "-v", f"--redroot={pool}", **strict)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert r"─ a\x1b[31mb\nc  Error" in done.stdout
+    assert r"─ \udcff  Error" in done.stdout
+    assert r"d\x1b[31me\nf" in done.stdout
+    nodes = json.loads(red_conf("tree", "--json", f"--redroot={pool}", **strict).stdout)
+    assert [os.fsencode(node["path"]) for node in nodes][-1] == os.fsencode(core) + b"/\xff"
+    for command in (["tree", "-v", f"--redroot={pool}"], ["mergeconfig", f"--redpath={core}"],
+                    ["validate", core], ["diff", core, core / "demo"]):
+        done = red_conf(*command, **strict)
+        shown = done.stdout + done.stderr
+        assert shown and all(line.isprintable() for line in shown.split("\n")), shown
+    file = core / ".rednode.yaml"
+    file.write_text(file.read_text().replace("Enable", "Disable").replace(
+        'info: ""', r'info: "\e[31m\nlast"'))
+    done = red_conf("create", f"--redpath={core}/new", "--alias=new")
+    assert r"has the state Disable (\x1b[31m\nlast); set it" in done.stderr

@@ -28,7 +28,7 @@ _FALSE = frozenset(("false", "no", "off", "0", "disabled"))
 MAX_CPU = 8191  # the kernel's largest NR_CPUS is 8192
 # Compiled when first used: most configurations limit nothing.
 _SIZE = r"(\d{1,18})([kmgt]?)"
-_CPUS = r"\d{1,5}(-\d{1,5})?(,\d{1,5}(-\d{1,5})?)*"
+_CPUS = r"\d{1,5}(-\d{1,5})?( *, *\d{1,5}(-\d{1,5})?)*"
 _UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
 
 
@@ -153,6 +153,14 @@ def _share(text: str) -> Share | None:
     raise BadValue("", f'did you mean "{near}"?' if near else "")
 
 
+def _seccomp(text: str) -> str:
+    if text.lower() in ("default", "none"):
+        return text.lower()
+    if not text.startswith(("/", "$")):
+        raise BadValue("", "write default, none, or a path such as /etc/filter")
+    return check_path(text)
+
+
 def parse_size(text: str) -> int | None:
     """A count of bytes ("512M", "1g", "4096"); None for "max". Raises BadValue."""
     word = text.lower()
@@ -166,11 +174,12 @@ def parse_size(text: str) -> int | None:
 
 def parse_cpus(text: str) -> frozenset[int]:
     """The numbers of a list such as "0-2,5". Raises BadValue."""
-    compact = text.replace(" ", "")
+    # "1 2" is two numbers to the kernel (lib/bitmap-str.c): a comma says so to people, too.
+    text = text.strip(" ")
     numbers: set[int] = set()
-    if compact and (len(compact) > 1000 or not re.fullmatch(_CPUS, compact, re.ASCII)):
+    if text and (len(text) > 1000 or not re.fullmatch(_CPUS, text, re.ASCII)):
         raise BadValue("", "write numbers and ranges such as 0-2,5")
-    for part in filter(None, compact.split(",")):
+    for part in filter(None, text.replace(" ", "").split(",")):
         first, _, last = part.partition("-")
         low, high = int(first), int(last or first)
         if high < low or high > MAX_CPU:
@@ -185,7 +194,13 @@ _CPU_MAX = r"(max|\d{1,15})( +0*[1-9]\d{0,14})?"
 def _cpu_max(text: str) -> str:
     if not re.fullmatch(_CPU_MAX, text.lower(), re.ASCII):
         raise BadValue("", "write microseconds and a period such as 50000 100000, or max")
-    return " ".join(text.lower().split())
+    return _decimal(" ".join(text.lower().split()))
+
+
+def _decimal(text: str) -> str:
+    """`text` with its numbers as the kernel must read them: 010 would be eight in a size, and
+    08:16 another name of the device 8:16."""
+    return re.sub(r"(?<!\d)0+(?=\d)", "", text)
 
 
 _IO_MAX = r"\d{1,9}:\d{1,9}( +[rw](bps|iops)=(\d{1,18}|max))+"
@@ -194,28 +209,28 @@ _IO_MAX = r"\d{1,9}:\d{1,9}( +[rw](bps|iops)=(\d{1,18}|max))+"
 def _io_max(text: str) -> str:
     if not re.fullmatch(_IO_MAX, text.lower(), re.ASCII):
         raise BadValue("", "write a device and limits such as 8:16 rbps=2097152 wiops=120")
-    return " ".join(text.lower().split())
+    return _decimal(" ".join(text.lower().split()))
 
 
 def _count(text: str) -> str:
     word = text.lower()
     if word != "max" and not re.fullmatch(r"\d{1,18}", word, re.ASCII):
         raise BadValue("", "write a number or max")
-    return word
+    return _decimal(word)
 
 
 def _io_weight(text: str) -> str:
     found = re.fullmatch(r"((default|\d{1,9}:\d{1,9}) +)?(\d{1,5})", text.lower(), re.ASCII)
     if not found or not 1 <= int(found[3]) <= 10000:
         raise BadValue("", "write a weight from 1 to 10000, alone or after default or 8:16")
-    return " ".join(text.lower().split())
+    return _decimal(" ".join(text.lower().split()))
 
 
 def _checked(parse: Callable[[str], Any]) -> Callable[[str], str]:
-    """A parser that keeps the text itself once `parse` accepts it."""
+    """A parser that keeps the text itself once `parse` accepts it, with plain numbers."""
     def keep(text: str) -> str:
         parse(text)
-        return text.lower()
+        return _decimal(text.lower())
     return keep
 
 
@@ -267,6 +282,8 @@ UMASK = Kind("umask", "an octal mask such as 027", _umask, lambda value: f"{valu
              {"type": ["string", "integer"]})
 SHARE = Kind("share", "enabled, disabled, unset or the path of a namespace to join", _share, str,
              _string("^([Ee]nabled|[Dd]isabled|[Uu]nset|[/$].*)$"))
+SECCOMP = Kind("seccomp", "default, none or the absolute path of a compiled filter", _seccomp, str,
+               _string())
 SIZE = Kind("size", "a size in bytes (K, M, G, T) or max", _checked(parse_size), str,
             {"type": ["string", "integer"]})
 CPUS = Kind("cpus", "a list of numbers such as 0-2,5", _checked(parse_cpus), str,

@@ -140,8 +140,10 @@ class _Merger:
 
     def _first_inherited_rank(self) -> int:
         """The rank of the youngest node that says `inherit: false`: older ones export nothing."""
-        return max((layer.rank for layer in (*self.nodes, *self.admins)
-                    if layer.config.tags.inherit is False), default=0)
+        # Of one node, what its administrative file says counts.
+        said = {layer.rank: layer.config.tags.inherit for layer in (*self.nodes, *self.admins)
+                if layer.config.tags.inherit is not None}
+        return max((rank for rank, inherits in said.items() if not inherits), default=0)
 
     def _why_not(self, export: Export, layer: _Layer, first_rank: int) -> str:
         if 0 < layer.rank < self.leaf_rank and export.mode.is_private:
@@ -211,8 +213,7 @@ class _Merger:
         if winner.mode.is_overlay and layer is self.redmain and export.mode.is_bind:
             export = replace(export, mode=ExportMode.OVERLAY)  # the core OS, at the bottom
         if winner.mode.is_overlay and export.mode.is_overlay:
-            if all(export.path != other.path for _, other in stack):
-                stack.append((layer, export))
+            self._stack(stack, layer, export)
             return
         reason = _why_loses(winning_layer, layer)
         value = f"{export.mode.value} {export.path}"
@@ -223,6 +224,18 @@ class _Merger:
             self._warn(f"{export.mount} of {export.node} is dropped, {winner.node} mounts it "
                        f"already ({winner.origin})", export.origin, "exports.mount",
                        "use another mount point")
+
+    @staticmethod
+    def _stack(stack: list[tuple[_Layer, EffectiveExport]], layer: _Layer,
+               export: EffectiveExport) -> None:
+        """Add a layer to an overlay. Of a directory that is there twice only the upper one shows:
+        the younger, which may be the one that makes the overlay writable."""
+        for number, (below, other) in enumerate(stack):
+            if other.path == export.path:
+                if below.rank < layer.rank:
+                    stack[number] = layer, replace(export, overrode=other.overrode)
+                return
+        stack.append((layer, export))
 
     # -- environ ----------------------------------------------------------------------------
 

@@ -130,7 +130,7 @@ class _TagMerger:
         if missing:
             problem = f"where ${missing[0]} is not defined"
             hint = f"set {missing[0]} in the environment, or write \\$ for a dollar sign"
-        elif tag.kind.name in ("path", "share"):
+        elif tag.kind.name in ("path", "share", "seccomp"):
             try:
                 check_path(text)
             except BadValue as error:

@@ -263,7 +263,7 @@ class Tags:
     smack: str | None = tag(
         "smack", kinds.LINE, "The SMACK label of the application.", expands=True)
     seccomp: str | None = tag(
-        "seccomp", kinds.LINE, "default, none, or the file of a compiled system call filter.",
+        "seccomp", kinds.SECCOMP, "default, none, or the file of a compiled system call filter.",
         tighten=constraints.keep_filter, expands=True)
     share_all: Share | None = tag(
         "share_all", kinds.SHARE, "What holds for each namespace the same file does not name.",

@@ -113,6 +113,14 @@ MISTAKES = (
             HEADERS + "config:\n  cgroups:\n    cpuset:\n      cpus: 3-1\n",
             5, 'config.cgroups.cpuset.cpus: "3-1" has the bad range 3-1, expected a list of '
             "numbers such as 0-2,5; write numbers and ranges such as 0-2,5"),
+    Mistake("cpus without a comma",
+            HEADERS + "config:\n  cgroups:\n    cpuset:\n      cpus: 1 2\n",
+            5, 'config.cgroups.cpuset.cpus: "1 2" is not a list of numbers such as 0-2,5; '
+            "write numbers and ranges such as 0-2,5"),
+    Mistake("seccomp relative",
+            HEADERS + "config:\n  seccomp: filter.bpf\n",
+            3, 'config.seccomp: "filter.bpf" is not default, none or the absolute path of a '
+            "compiled filter; write default, none, or a path such as /etc/filter"),
     Mistake("bad cpu max",
             HEADERS + "config:\n  cgroups:\n    cpu: {max: 50%}\n",
             4, 'config.cgroups.cpu.max: "50%" is not microseconds and a period such as 50000 '

@@ -105,6 +105,12 @@ CASES = (
           exports("mode: OverlayPrivate, mount: /etc, path: $NODE_PATH/etc")),
          [("/etc", "Overlay", "/pool/one/etc", "one"),
           ("/etc", "OverlayPrivate", "/pool/one/two/etc", "two")]),
+    Case("of a directory that an overlay has twice, the younger layer stays",
+         (exports("mode: OverlayPrivate, mount: /opt, path: /srv/a"),
+          exports("mode: Overlay, mount: /opt, path: /srv/b"),
+          exports("mode: OverlayPrivate, mount: /opt, path: /srv/a")),
+         [("/opt", "Overlay", "/srv/b", "two"), ("/opt", "OverlayPrivate", "/srv/a", "three")],
+         main=exports("mode: Overlay, mount: /opt, path: /srv/a")),
     Case("a bind does not enter an older overlay",
          (exports("mode: Overlay, mount: /usr, path: $NODE_PATH/usr"),
           exports("mode: Public, mount: /usr, path: /y")),
@@ -182,6 +188,16 @@ def test_an_administrative_export_loses_to_an_ancestors() -> None:
         "one": exports("mode: Public, mount: /a, path: /x"),
         "two": exports("mode: Public, mount: /a, path: /y")})
     assert mounts(merge(family)) == [("/a", "Public", "/x", "one")]
+
+
+@pytest.mark.parametrize(("admin", "expected"), [("true", ["/a", "/b"]), ("false", ["/b"])])
+def test_the_administrative_word_on_inheritance_counts(admin: str, expected: list[str]) -> None:
+    normal = "false" if admin == "true" else "true"
+    family = make_family(
+        exports("mode: Public, mount: /a"),
+        f"config: {{inherit: {normal}}}\n" + exports("mode: Public, mount: /b"),
+        admins={"two": f"config: {{inherit: {admin}}}\n"})
+    assert [export.mount for export in merge(family).exports] == expected
 
 
 def test_main_admin_wins_over_all() -> None:

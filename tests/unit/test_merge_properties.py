@@ -33,6 +33,7 @@ VALUES: dict[str, st.SearchStrategy[str]] = {
     "line": WORDS, "path": PATHS, "boolean": st.sampled_from(["true", "false"]),
     "umask": st.sampled_from(["022", "027"]),
     "share": st.sampled_from(["enabled", "disabled", "unset", "/ns/a", "/ns/$NODE_ALIAS"]),
+    "seccomp": st.sampled_from(["none", "default", "/f/$NODE_ALIAS"]),
     "size": st.sampled_from(["0", "1k", "1024", "2m", "max"]),
     "count": st.sampled_from(["1", "20", "max"]),
     "cpus": st.sampled_from(["", "0", "0-1", "1-3", "0-3"]),
@@ -46,8 +47,6 @@ VALUES: dict[str, st.SearchStrategy[str]] = {
 
 def value_of(tag: Tag) -> st.SearchStrategy[Any]:
     one = VALUES[tag.kind.name]
-    if tag.key == "seccomp":
-        one = st.sampled_from(["none", "default", "/f/$NODE_ALIAS"])
     return st.lists(one, min_size=1, max_size=3, unique=True) if tag.is_list else one
 
 

@@ -69,23 +69,35 @@ def template_of(node: Node) -> Template:
 
 def _make_template(file: str, data: bytes, config: NodeConfig) -> Template:
     tree = parse_tree(data, file)
-    if isinstance(tree, TreeMapping) and tree.flow:
-        raise ConfigError([Finding(
-            Severity.ERROR, "a template must not be one {...}, headers are put in front of it",
-            Origin(file, tree.line, tree.column, ""), hint="write its sections as lines")])
-    return Template(file, _without_headers(data.decode("utf-8"), tree), config)
+    fault = ""
+    if isinstance(tree, TreeMapping):
+        if tree.flow:
+            fault = "a template must not be one {...}, headers are put in front of it"
+        elif tree.column > 1:
+            fault = "a template must not be indented, headers are put in front of it"
+    if fault:
+        assert tree is not None
+        raise ConfigError([Finding(Severity.ERROR, fault,
+                                   Origin(file, tree.line, tree.column, ""),
+                                   hint="write its sections as lines that no space starts")])
+    return Template(file, _without_headers(data.decode("utf-8-sig"), tree), config)
 
 
 def _without_headers(text: str, tree: object) -> str:
-    if not isinstance(tree, TreeMapping):
-        return text
-    lines = text.split("\n")
-    starts = [name.line for name, _ in tree.items] + [len(lines) + 1]
-    for (name, _), following in zip(tree.items, starts[1:]):
-        if name.text.lower() == "headers":
-            del lines[name.line - 1:following - 1]
-            break
-    return "\n".join(lines)
+    # YAML 1.1 has line breaks that str.split("\n") does not know (5.4); the others that
+    # splitlines() knows are control characters, which the parser refuses.
+    lines = text.splitlines(keepends=True)
+    first = len(lines)
+    if isinstance(tree, TreeMapping) and tree.items:
+        starts = [name.line for name, _ in tree.items] + [len(lines) + 1]
+        first = starts[0] - 1
+        for (name, _), following in zip(tree.items, starts[1:]):
+            if name.text.lower() == "headers":
+                del lines[name.line - 1:following - 1]
+                break
+    # Of what is above the first section comments stay; directives and "---" can only be first.
+    above = [line for line in lines[:first] if line.lstrip().startswith("#") or not line.strip()]
+    return "".join([*above, *lines[first:]])
 
 
 def write_headers(headers: Headers) -> str:

@@ -323,6 +323,36 @@ def test_a_reader_that_stops_reading_gets_no_traceback(pool: Path) -> None:
     assert (done.returncode, done.stderr) == (1, "")
 
 
+@pytest.mark.parametrize("text", [
+    "---\nheaders: {info: x}\nCONFIG\n", "%YAML 1.1\n# kept\n--- # lost\nCONFIG",
+    "\ufeffCONFIG\nheaders: {info: x}", "# a\r# b\rheaders: {info: x}\rCONFIG\r",
+    "# \u2028\nheaders:\n  info: x\nCONFIG", "---\n",
+    "# \x85headers: {info: x}\nCONFIG\n...\n"])
+def test_a_template_may_start_and_break_its_lines_as_yaml_allows(tmp_path: Path, text: str) -> None:
+    template = tmp_path / "t.yaml"
+    template.write_bytes(text.replace("CONFIG", "config: {umask: 027}").encode())
+    done = red_conf("create", f"--redpath={tmp_path}/n", "--alias=n", f"--template={template}")
+    assert (done.returncode, done.stderr) == (0, "")
+    node = read_node(f"{tmp_path}/n")
+    assert node.config.tags.umask == (0o027 if "CONFIG" in text else None)
+    file = tmp_path / "n/etc/redpack.yaml"
+    assert ("# kept" in file.read_text()) == ("# kept" in text)
+    file.write_text(f"---\n{file.read_text()}")
+    done = red_conf("create", f"--redpath={tmp_path}/n", "--update", "--info=new")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert read_node(f"{tmp_path}/n").config.headers.info == "new"
+
+
+@pytest.mark.parametrize("text", ["{config: {umask: 027}}", "  config: {umask: 027}"])
+def test_a_template_that_headers_cannot_be_put_before_is_refused(tmp_path: Path,
+                                                                 text: str) -> None:
+    template = tmp_path / "t.yaml"
+    template.write_text(text)
+    done = red_conf("create", f"--redpath={tmp_path}/n", "--alias=n", f"--template={template}")
+    assert done.returncode == 1 and f"error: {template}:1:" in done.stderr
+    assert "write its sections as lines that no space starts" in done.stderr
+
+
 def test_hostile_names_and_texts_reach_no_terminal_as_they_are(pool: Path) -> None:
     core = pool / "core"
     for name in (b"a\x1b[31mb\nc", b"\xff"):

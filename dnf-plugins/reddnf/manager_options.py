@@ -31,7 +31,7 @@ _VALUES = (
     ("--name", "NAME", "globally unique name of the node (default: a new UUID)"),
     ("--info", "TEXT", "what the node is, for people"),
     ("--state", "|".join(state.value for state in NodeState), "set what the node is fit for"),
-    ("--add-repo", "URL|FILE.repo", "give the node a repository (any number of times)"),
+    ("--add-repo", "URL|FILE.repo|DIRECTORY", "give the node a repository (any number of times)"),
     ("--freeze", "FILE", "write a manifest of every node at and below DIR: configuration and exact"
      " packages"),
     ("--thaw", "FILE", "build the nodes of a manifest at DIR, from it and the repositories that it"

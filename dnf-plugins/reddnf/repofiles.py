@@ -10,6 +10,8 @@ import configparser
 import fnmatch
 import os
 import re
+import stat
+import urllib.parse
 import urllib.request
 from collections.abc import Callable, Mapping, Sequence
 
@@ -32,7 +34,7 @@ class RepositoryFile:
 
 
 def prepare_repository(source: str) -> RepositoryFile:
-    """A .repo file (path or URL), or one made for a base URL; checked, nothing written.
+    """A .repo file (path or URL), or one made for a base URL or a directory; nothing is written.
 
     Raises RedpakError.
     """
@@ -40,17 +42,51 @@ def prepare_repository(source: str) -> RepositoryFile:
         content = _fetch(source)
         _check_repo_file(source, content)
         return RepositoryFile(os.path.basename(source), content)
-    if source.startswith("/"):
-        source = f"file://{source}"
-    if not re.match(r"(https?|ftp|file)://[^\s]+\Z", source):
-        raise RedpakError(
-            f"{source}: neither a URL nor a .repo file", hint="write --add-repo=URL or FILE.repo"
-        )
+    source = _base_url(source)
     identifier = re.sub(r"[^A-Za-z0-9_.:-]+", "_", source.split("://", 1)[1]).strip("_")
+    if identifier in ("", "main"):  # of "/", and what is no repository for dnf
+        identifier = f"repository_{identifier}".strip("_")
     content = (
         f"[{identifier}]\nname=created by red-manager from {source}\nbaseurl={source}\nenabled=1\n"
     ).encode()
     return RepositoryFile(f"{identifier}.repo", content)
+
+
+def _base_url(source: str) -> str:
+    """The base URL that ``source`` is, or that a directory has. Raises RedpakError."""
+    if re.match(r"(https?|ftp)://[^\s]+\Z", source):
+        return source
+    if re.match(r"file://[^\s]+\Z", source):
+        _check_directory(source, urllib.parse.unquote(re.sub("file://(localhost)?", "", source)))
+        return source
+    if "://" in source or not ("/" in source or os.path.isdir(source)):
+        raise RedpakError(
+            f"{source}: neither a URL nor a .repo file",
+            hint="write --add-repo=URL, FILE.repo or DIRECTORY",
+        )
+    path = os.path.abspath(source)
+    _check_directory(source, path)
+    # dnf splits base URLs at blanks and commas, and $ begins one of its variables.
+    return f"file://{urllib.parse.quote(path, safe='/${}+~@:=')}"
+
+
+def _check_directory(source: str, path: str) -> None:
+    """Raise RedpakError unless a repository can be at ``path``, now or later."""
+    if not path.startswith("/"):
+        raise RedpakError(
+            f"{source}: names another host", hint="the URL of a directory is file:///DIRECTORY"
+        )
+    if "$" in path:  # what dnf's variables will be, only dnf knows
+        return
+    try:
+        found = stat.S_ISDIR(os.stat(path).st_mode)
+    except (OSError, ValueError) as err:  # ValueError: %00
+        raise RedpakError(
+            f"{source}: cannot be a repository: {getattr(err, 'strerror', err)}",
+            hint="name a directory, a .repo file or a URL",
+        ) from err
+    if not found:
+        raise RedpakError(f"{source}: neither a directory nor a .repo file")
 
 
 def add_repository(node: Node, repository: RepositoryFile) -> str:

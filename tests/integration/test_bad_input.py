@@ -57,6 +57,13 @@ def assert_fails(actor: Actor, tree: Path, argv: list[str], message: str) -> Non
         (["red-manager", "--create", "--redpath={pool}/new"], "--create needs an alias"),
         (["red-manager", "--create", "--alias=x", "--redpath={pool}/new", "--add-repo=/none.repo"],
          "/none.repo: cannot read"),
+        (["red-manager", "--create", "--alias=x", "--redpath={pool}/new", "--add-repo=/none"],
+         "/none: cannot be a repository: No such file or directory; name a directory, a .repo file"
+         " or a URL"),
+        (["red-manager", "--redpath={pool}/node", "--add-repo=file://{pool}/none"],
+         "file://{pool}/none: cannot be a repository: No such file or directory"),
+        (["red-manager", "--redpath={pool}/node", "--add-repo=/etc/passwd"],
+         "/etc/passwd: neither a directory nor a .repo file"),
         (["red-manager", "--redpath={pool}/node"], "nothing to do"),
         (["red-manager", "--create", "--alias=x", "--redpath=/"], "/ cannot be a node"),
         (["red-manager", "--create", "--alias=x", "--redpath=/proc/1"], "/proc/1 cannot be a node"),

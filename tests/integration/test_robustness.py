@@ -274,6 +274,19 @@ def test_a_repo_file_is_fetched_from_a_url(node: TestNode, pool_root: Path) -> N
     assert (node.path / "etc/yum.repos.d/web.repo").read_text().startswith("[web]")
 
 
+def test_a_directory_with_any_name_is_a_repository(node: TestNode, pool: Path) -> None:
+    directory = pool / "r, 100% [mine] é"
+    build_rpm(directory, "odd", files={"/usr/share/odd/file": "x\n"})
+    create_repository(directory)
+    words = ["--setopt=gpgcheck=0", "--save"]
+    node.dnf("red-manager", f"--add-repo={directory.name}", *words, cwd=pool)
+    assert "/r%2C%20100%25%20%5Bmine%5D%20%C3%A9\n" in "".join(
+        file.read_text() for file in (node.path / "etc/yum.repos.d").iterdir()
+    )
+    node.install("odd")
+    assert (node.path / "usr/share/odd/file").exists()
+
+
 @AS_USER_BESIDE_ROOT
 def test_root_creates_in_a_users_pool_as_that_user(actor: Actor, pool: Path) -> None:
     victim = pool.parent / "victim"

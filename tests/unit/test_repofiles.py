@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -71,7 +72,58 @@ def test_an_unknown_option_or_repository_changes_nothing(node: Node) -> None:
     assert not Path(node.path, "etc/dnf/dnf.conf").exists()
 
 
-@pytest.mark.parametrize("source", ["x.repo", "gopher://x/y.repo", "http://x y/", "rubbish"])
-def test_what_is_no_repository_is_refused(source: str) -> None:
-    with pytest.raises(RedpakError, match=source.split(" ")[0]):
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("x.repo", "x.repo: cannot read"),
+        ("gopher://x/y.repo", "gopher://x/y.repo: cannot fetch: unknown kind"),
+        ("gopher://x/y", "gopher://x/y: neither a URL"),
+        ("http://x y/", "http://x y/: neither a URL"),
+        ("rubbish", "rubbish: neither a URL"),
+        ("", ": neither a URL"),
+        ("/none", "/none: cannot be a repository: No such file or directory; name a directory"),
+        ("./none", "./none: cannot be a repository: No such file"),
+        ("file:///none", "file:///none: cannot be a repository: No such file"),
+        ("file:///dev/null", "file:///dev/null: neither a directory nor a .repo file"),
+        ("/dev/null", "/dev/null: neither a directory nor a .repo file"),
+        ("file:///none%00", "file:///none%00: cannot be a repository: embedded null byte"),
+        ("file://none/none", "names another host; the URL of a directory is file:///"),
+    ],
+)
+def test_what_is_no_repository_is_refused(source: str, message: str) -> None:
+    with pytest.raises(RedpakError, match=re.escape(message)):
         prepare_repository(source)
+
+
+@pytest.mark.parametrize(
+    ("source", "url"),
+    [
+        ("http://127.0.0.1:9/down", "http://127.0.0.1:9/down"),
+        ("{tmp}/r", "file://{tmp}/r"),
+        ("file://{tmp}/r", "file://{tmp}/r"),
+        ("file://localhost{tmp}/r", "file://localhost{tmp}/r"),
+        ("file://{tmp}/a%20b", "file://{tmp}/a%20b"),
+        ("{tmp}/a b", "file://{tmp}/a%20b"),
+        ("./r", "file://{tmp}/r"),
+        ("r", "file://{tmp}/r"),
+        ("/none/$releasever/${basearch}", "file:///none/$releasever/${basearch}"),
+        ("file:///none/$releasever", "file:///none/$releasever"),
+    ],
+)
+def test_directories_and_urls_are_repositories(
+    source: str, url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("r", "a b"):
+        (tmp_path / name).mkdir()
+    monkeypatch.chdir(tmp_path)
+    content = prepare_repository(source.replace('{tmp}', str(tmp_path))).content.decode()
+    assert f"\nbaseurl={url.replace('{tmp}', str(tmp_path))}\n" in content
+
+
+@pytest.mark.parametrize(
+    ("source", "name"), [("/", "repository"), ("http://main", "repository_main")]
+)
+def test_a_repository_always_has_an_id(source: str, name: str) -> None:
+    repository = prepare_repository(source)
+    assert repository.name == f"{name}.repo"
+    assert repository.content.startswith(f"[{name}]\n".encode())

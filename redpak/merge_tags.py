@@ -10,7 +10,7 @@ from redpak.effective import BUILT_IN, Overridden, Provenance
 from redpak.errors import TYPE_CHECKING
 from redpak.expand import expand, undefined_names
 from redpak.findings import Finding, Origin, Severity
-from redpak.kinds import CAPABILITIES, BadValue, Share, check_path
+from redpak.kinds import CAPABILITIES, BadValue, Share, ShareState, check_path
 from redpak.schema import (
     NAMESPACES,
     TAGS,
@@ -95,8 +95,19 @@ class _TagMerger:
                 if value is not None:
                     values[tag.attribute] = value
         capabilities = tuple(self._capabilities())
+        self._check_pid(Tags(**values))
         return MergedTags(Tags(**values), capabilities, self.provenance, tuple(self.findings),
                           tuple(self.violations.values()))
+
+    def _check_pid(self, tags: Tags) -> None:
+        """Nobody can join a pid namespace from a new user namespace, root neither: setns(2)."""
+        user = tags.share_user or tags.share_all
+        if (tags.share_pid is not None and tags.share_pid.state is ShareState.JOIN
+                and (user is None or user.state is ShareState.DISABLED)):
+            self.findings.append(Finding(
+                Severity.WARNING, f"config.share_pid: {tags.share_pid.path} cannot be joined from "
+                "a new user namespace", self.provenance["share_pid"].origin, "config.share_pid",
+                "say share_user: enabled, or the user namespace that it was made in"))
 
     # -- what a speaker says ----------------------------------------------------------------
 

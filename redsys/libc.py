@@ -6,12 +6,24 @@ from __future__ import annotations
 import ctypes
 import os
 
-# unshare(2)
+# unshare(2), setns(2)
+CLONE_NEWTIME = 0x00000080
 CLONE_NEWNS = 0x00020000
+CLONE_NEWCGROUP = 0x02000000
 CLONE_NEWUTS = 0x04000000
 CLONE_NEWIPC = 0x08000000
 CLONE_NEWUSER = 0x10000000
 CLONE_NEWPID = 0x20000000
+CLONE_NEWNET = 0x40000000
+# By the names of /proc/PID/ns.
+NAMESPACE_FLAGS = {
+    "cgroup": CLONE_NEWCGROUP,
+    "ipc": CLONE_NEWIPC,
+    "net": CLONE_NEWNET,
+    "pid": CLONE_NEWPID,
+    "time": CLONE_NEWTIME,
+    "user": CLONE_NEWUSER,
+}
 
 # mount(2), umount2(2)
 MS_RDONLY = 1
@@ -62,6 +74,14 @@ def _check(result: int, what: str) -> None:
 def unshare(flags: int) -> None:
     """unshare(2); ``os.unshare`` exists from Python 3.12 on. Raises OSError."""
     _check(_libc.unshare(flags), "unshare")
+
+
+def setns(fd: int, kind: int) -> None:
+    """setns(2) into a namespace of that CLONE_NEW... kind; ``os.setns`` exists from 3.12 on.
+
+    Raises OSError.
+    """
+    _check(_libc.setns(fd, kind), "setns")
 
 
 def mount(source: str, target: str, fstype: str = "", flags: int = 0, options: str = "") -> None:

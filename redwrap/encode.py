@@ -114,7 +114,7 @@ class Encoder:
         elif isinstance(step, Join):
             yield ("join", step.path, *_told(
                 step.origin, f"config.share_{step.namespace}: cannot join {step.path}",
-                "only root can join a namespace that root made"))
+                f"only root can join a namespace of this kind ({step.namespace})"))
         elif isinstance(step, RunAs):
             from redwrap.identity import list_groups  # root's launches only
             yield ("run-as", str(step.uid), str(step.gid), *map(str, list_groups(step)), *_told(

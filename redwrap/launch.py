@@ -31,7 +31,7 @@ from redwrap.encode import Encoder, write_records
 from redwrap.errors import LaunchError
 from redwrap.execute import execute, find_launcher
 from redwrap.identity import find_identity
-from redwrap.operations import Bind
+from redwrap.operations import Bind, Join, JoinByFd
 from redwrap.plan import LaunchPlan, PlanBuilder
 from redwrap.sources import check_mount_points, prepare_sources
 from redwrap.state import make_state_directories
@@ -204,6 +204,9 @@ def check_plan(plan: LaunchPlan, *, create: bool) -> None:
     """Check the plan against the file system: sources, mount points, links. Raises LaunchError."""
     prepare_sources(plan.mounts, create=create)
     check_mount_points(plan.mounts)
+    if any(isinstance(step, (Join, JoinByFd)) for step in plan.operations):
+        from redwrap.joins import check_joins  # not for plain launches
+        check_joins(plan)
     if plan.has_overlays:
         from redwrap.refusals import check_overlays
         check_overlays(plan)

@@ -141,6 +141,8 @@ class PlanBuilder:
     def _namespace(self, namespace: str, share: Share) -> Iterator[Operation]:
         origin = self._origin(f"share_{namespace}")
         if share.state is ShareState.JOIN:
+            if namespace == "pid":
+                self._check_pid(share, origin)
             if namespace in ("user", "pid"):
                 yield JoinByFd(origin, namespace, share.path, next(self._fds))
             else:
@@ -153,6 +155,21 @@ class PlanBuilder:
                 yield Flag(origin, (f"--unshare-{namespace}",))
             elif "share_time" in self._config.provenance:
                 yield NewTime(origin)
+
+    def _check_pid(self, share: Share, origin: Optional[Origin]) -> None:
+        """setns(2) asks for rights over the user namespace that the pid namespace was made in; who
+        is in a new one has none outside."""
+        user = self._share("user").state
+        if user is ShareState.JOIN or (
+                user is ShareState.ENABLED and not self._needs_user_namespace()):
+            return
+        why, hint = "from a new user namespace", "say share_user: enabled without map-root-user, or"
+        if self._uid != 0:
+            why, hint = "by an ordinary user alone", "run red-wrap as root, or say"
+        raise LaunchError(
+            f"{origin}: config.share_pid: {share.path} cannot be joined {why} "
+            f"(node {origin and origin.node})",
+            hint=f"{hint} share_user: the user namespace that it was made in, as /proc/PID/ns/user")
 
     def _needs_user_namespace(self) -> bool:
         """An ordinary user gets nothing without one; --uid and --gid need one of their own."""

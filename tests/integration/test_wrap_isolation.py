@@ -3,16 +3,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
 import socket
 import subprocess
 import tempfile
 import threading
 from pathlib import Path
+from typing import Iterator
 
 import pytest
 
-from support.actors import actor_kinds, find_actor
+from support.actors import Actor, actor_kinds, find_actor
 from support.wrapping import Ground, copy_red_wrap, make_ground
 
 
@@ -307,6 +310,77 @@ def test_a_user_namespace_can_be_joined(ground: Ground) -> None:
     finally:
         holder.kill()
         holder.wait()
+
+
+@contextlib.contextmanager
+def held_namespaces(actor: Actor) -> Iterator[str]:
+    """Where the namespaces, one of each kind, of a process of the actor's are."""
+    holder = actor.popen(["unshare", "-Urpfniu", "sh", "-c", "echo $$; exec sleep 100"],
+                         stdout=subprocess.PIPE)
+    try:
+        assert holder.stdout and holder.stdout.readline() == "1\n"
+        (child,) = Path(f"/proc/{holder.pid}/task/{holder.pid}/children").read_text().split()
+        yield f"/proc/{child}/ns"
+        os.kill(int(child), signal.SIGKILL)
+    finally:
+        holder.kill()
+        holder.wait()
+
+
+def test_a_pid_namespace_is_joined_together_with_its_user_namespace(ground: Ground) -> None:
+    with held_namespaces(ground.actor) as held:
+        node = ground.node("core", config=[f"share_user: {held}/user", f"share_pid: {held}/pid"])
+        ground.settle()
+        for _ in range(2):
+            assert ground.output(node, "readlink", "/proc/self/ns/pid").strip() == (
+                os.readlink(f"{held}/pid"))
+
+
+# Each as an ordinary user and as root: what is joined, and what red-wrap says.
+NOT_GRANTED: list[tuple[list[str], dict[str, str]]] = [
+    (["share_pid: {held}/pid"], {
+        "user": "config.share_pid: {held}/pid cannot be joined by an ordinary user alone "
+                "(node core); run red-wrap as root, or say share_user: ",
+        "root": "config.share_pid: {held}/pid cannot be joined from a new user namespace "
+                "(node core); say share_user: enabled without map-root-user, or share_user: "}),
+    (["share_pid: {held}/pid", "share_user: enabled"], {
+        "user": "config.share_pid: {held}/pid cannot be joined by an ordinary user alone"}),
+    (["share_pid: {held}/pid", "share_user: enabled", "map-root-user: true"], {
+        "user": "config.share_pid: {held}/pid cannot be joined by an ordinary user alone",
+        "root": "config.share_pid: {held}/pid cannot be joined from a new user namespace"}),
+    *(([f"share_{kind}: {{held}}/{kind}", "share_user: {held}/user"], {
+        "user": f"config.share_{kind}: cannot join {{held}}/{kind}: Operation not permitted"
+                f" (node core); only root can join a namespace of this kind ({kind})"})
+      for kind in ("net", "ipc", "cgroup", "time")),
+    (["share_pid: /proc/self/ns/pid", "share_user: {held}/user"], dict.fromkeys(
+        ("user", "root"), "config.share_pid: cannot join /proc/self/ns/pid: Operation not permitted"
+        " (node core); share_user must name the user namespace that it was made in")),
+    (["share_user: /proc/self/ns/user"], dict.fromkeys(
+        ("user", "root"), "config.share_user: cannot join /proc/self/ns/user: Invalid argument"
+                          " (node core); it is the caller's own already")),
+    (["share_net: {held}/pid"], dict.fromkeys(
+        ("user", "root"), "config.share_net: {held}/pid is a namespace of another kind (pid)")),
+    (["share_net: /etc/passwd"], dict.fromkeys(
+        ("user", "root"), "config.share_net: /etc/passwd is not a namespace (node core); name")),
+    (["share_ipc: /proc/0/ns/ipc"], dict.fromkeys(
+        ("user", "root"), "config.share_ipc: cannot open the namespace /proc/0/ns/ipc: No such")),
+]
+
+
+@pytest.mark.parametrize(("config", "messages"), NOT_GRANTED)
+def test_a_namespace_that_cannot_be_joined_is_one_clear_line(
+    ground: Ground, config: list[str], messages: dict[str, str]
+) -> None:
+    with held_namespaces(ground.actor) as held:
+        node = ground.node("core", config=[line.format(held=held) for line in config])
+        done = ground.run(node, "true")
+    message = messages.get(ground.actor.kind, "")
+    if not message:
+        assert done.returncode == 0, done.stderr
+        return
+    assert done.returncode == 125 and done.stderr.count("\n") == 1, done.stderr
+    assert f"red-wrap: error: {node}/etc/redpack.yaml:" in done.stderr
+    assert message.format(held=held) in done.stderr
 
 
 def test_a_namespace_may_have_a_name_in_tmp(ground: Ground) -> None:

@@ -67,7 +67,7 @@ PLAIN = tuple(
 ORDERED = (
     ("gpgcheck", "true", "false"), ("unsafe", "false", "true"), ("maxage", "3", "30"),
     ("share_net", "disabled", "enabled"), ("share_net", "/ns/a", "enabled"),
-    ("share_pid", "disabled", "/ns/a"), ("share_all", "disabled", "enabled"),
+    ("share_ipc", "disabled", "/ns/a"), ("share_all", "disabled", "enabled"),
     ("seccomp", "default", "none"), ("seccomp", "/etc/filter", "none"),
     ("cgroups.mem.max", "512m", "1g"), ("cgroups.mem.max", "1g", "max"),
     ("cgroups.mem.high", "1000", "1k"), ("cgroups.mem.swap_max", "0", "1"),
@@ -267,6 +267,21 @@ def test_each_element_of_a_path_knows_its_line() -> None:
         ("two", 4), ("two", 5), ("one", 4)]
     assert [(str(lost.origin), lost.value) for lost in found.overrode] == [
         ("/pool/one/etc/redpack.yaml:5", "/b")]
+
+
+@pytest.mark.parametrize(("config", "warned"), [
+    ("{share_pid: /ns/a}", True),
+    ("{share_pid: /ns/a, share_user: disabled}", True),
+    ("{share_pid: /ns/a, share_all: disabled}", True),
+    ("{share_pid: /ns/a, share_all: disabled, share_user: enabled}", False),
+    ("{share_pid: /ns/a, share_user: /ns/b}", False),
+    ("{share_pid: enabled, share_user: disabled}", False),
+])
+def test_a_pid_namespace_that_nobody_can_join_is_a_warning(config: str, warned: bool) -> None:
+    effective = merge(make_family(f"config: {config}\n"))
+    assert [str(warning) for warning in effective.warnings] == [
+        "/pool/one/etc/redpack.yaml:2:10: config.share_pid: /ns/a cannot be joined from a new user"
+        " namespace; say share_user: enabled, or the user namespace that it was made in"] * warned
 
 
 def test_a_built_in_default_says_so() -> None:

@@ -37,6 +37,7 @@ Options for nodes:
   --ota=BUNDLE                  apply a signed bundle: a directory or a tar file
   --ota-rollback                return to what the node was before its last bundle
   --ota-list                    list the bundles that were applied
+  --json                        with --ota-list: print JSON for programs
   --ota-state                   print what a bundle for this node has to start from
   --check                       prove that the node is coherent: red-check, whose options it takes
 

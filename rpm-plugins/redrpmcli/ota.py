@@ -6,7 +6,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import rpm
@@ -14,6 +14,7 @@ import rpm
 from redpak.errors import RedpakError
 from redpak.family import Family
 from redpak.files import write_file_atomic
+from redpak.findings import printable
 from redrpm.bundle import Bundle, Manifest
 from redrpm.contents import list_scriptlets, lost_capabilities, read_contents, read_headers
 from redrpm.makebundle import current_packages, describe_node
@@ -48,11 +49,12 @@ def run_ota(family: Family, arguments: RpmArguments) -> int:
     """Apply a bundle, take it back, or tell of bundles; the exit status. Raises RedpakError."""
     own = arguments.own
     chosen = [name for name in _ACTIONS if name in own]
-    if len(chosen) > 1 or arguments.options or arguments.words:
+    # rpm has an option --json of its own, for queries.
+    as_json = chosen == ["--ota-list"] and arguments.options == [("--json",)]
+    if len(chosen) > 1 or (arguments.options and not as_json) or arguments.words:
         raise RedpakError(f"{chosen[0]} goes with nothing else", hint="see red-rpm --help")
     if chosen == ["--ota-list"]:
-        for entry in read_record(family.leaf.path):
-            print(f"{entry['applied']} {entry['id'][:12]} {entry['info']}")
+        list_bundles(read_record(family.leaf.path), as_json=as_json)
         return 0
     if chosen == ["--ota-state"]:
         print(json.dumps(describe_state(family), indent=1))
@@ -63,6 +65,15 @@ def run_ota(family: Family, arguments: RpmArguments) -> int:
         return roll_back_bundle(family, force=force)
     return apply_bundle(family, os.path.abspath(own["--ota"]), force=force,
                         forcenode="--forcenode" in own, plan="--plan" in own)
+
+
+def list_bundles(record: Sequence[Mapping[str, str]], *, as_json: bool) -> None:
+    """Print the bundles that were applied, the last one last."""
+    if as_json:
+        print(json.dumps(record, indent=2))
+        return
+    for entry in record:
+        print(printable(f"{entry['applied']} {entry['id'][:12]} {entry['info']}"))
 
 
 def describe_state(family: Family) -> dict[str, Any]:

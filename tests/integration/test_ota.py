@@ -81,6 +81,29 @@ def test_a_bundle_may_be_a_directory_and_made_of_packages(
     assert "is already applied" in family.check(family.middle, f"--ota={previous}")
 
 
+def test_what_was_applied_is_listed_for_people_and_programs(
+    family: OtaFamily, bundle: Path, pool: Path, packages: OtaPackages
+) -> None:
+    middle = family.middle
+    assert family.check(middle, "--ota-list") == ""
+    assert json.loads(family.check(middle, "--ota-list", "--json")) == []
+    start = json.loads(family.check(middle, "--ota-state"))["state"]
+    family.check(middle, f"--ota={bundle}")
+    second = family.bundle(pool / "second.tar", packages["more-1"], "--info=zwei \u2713")
+    family.check(middle, f"--ota={second}")
+    listed = json.loads(family.check(middle, "--json", "--ota-list"))
+    assert [sorted(entry) for entry in listed] == [["applied", "from", "id", "info", "to"]] * 2
+    assert [entry["from"] for entry in listed] == [start, listed[0]["to"]]
+    assert listed[1]["to"] == json.loads(family.check(middle, "--ota-state"))["state"]
+    assert [entry["info"] for entry in listed] == ["", "zwei \u2713"]
+    assert family.check(middle, "--ota-list") == "".join(
+        f"{entry['applied']} {entry['id'][:12]} {entry['info']}\n" for entry in listed)
+    for words in (["--ota-rollback", "--json"], ["--ota-list", "--json", "x"],
+                  ["--ota-list", "--json=x"]):
+        done = family.run(middle, *words)
+        assert done.returncode == 1 and "goes with nothing else" in done.stderr, describe(done)
+
+
 def test_a_replayed_bundle_changes_nothing(
     family: OtaFamily, bundle: Path, pool: Path, packages: OtaPackages
 ) -> None:

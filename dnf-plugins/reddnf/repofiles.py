@@ -78,11 +78,13 @@ def _check_directory(source: str, path: str) -> None:
         )
     if "$" in path:  # what dnf's variables will be, only dnf knows
         return
+    if "\0" in path:
+        raise RedpakError(f"{source}: no path has a null byte (%00)")
     try:
         found = stat.S_ISDIR(os.stat(path).st_mode)
-    except (OSError, ValueError) as err:  # ValueError: %00
+    except OSError as err:
         raise RedpakError(
-            f"{source}: cannot be a repository: {getattr(err, 'strerror', err)}",
+            f"{source}: cannot be a repository: {err.strerror}",
             hint="name a directory, a .repo file or a URL",
         ) from err
     if not found:

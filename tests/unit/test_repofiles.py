@@ -86,7 +86,7 @@ def test_an_unknown_option_or_repository_changes_nothing(node: Node) -> None:
         ("file:///none", "file:///none: cannot be a repository: No such file"),
         ("file:///dev/null", "file:///dev/null: neither a directory nor a .repo file"),
         ("/dev/null", "/dev/null: neither a directory nor a .repo file"),
-        ("file:///none%00", "file:///none%00: cannot be a repository: embedded null byte"),
+        ("file:///none%00", "file:///none%00: no path has a null byte"),
         ("file://none/none", "names another host; the URL of a directory is file:///"),
     ],
 )

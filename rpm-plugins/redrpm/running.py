@@ -22,6 +22,7 @@ from typing import Optional
 
 from redpak.family import find_descendants
 from redrpm.stage import Stage
+from redsys.mounts import read_mounts
 from redsys.trees import remove_tree
 
 _MARKS = "running"  # as in red-wrap
@@ -72,6 +73,9 @@ def leave_layers(node: str, stage: Stage, saved: str, paths: Sequence[str]) -> N
     """Before the first step of a commit that changes `paths`: if an application runs, put copies
     in the place of the top-level directories that they lie in; it keeps the old ones, in `saved`.
 
+    Where something is mounted the application sees the change: a mount would move with its
+    directory, to where the next commit removes what is in it.
+
     Each part can see that it is done, as the steps of a journal. Raises OSError.
     """
     tops = sorted({path.partition("/")[0] for path in paths})
@@ -85,6 +89,8 @@ def leave_layers(node: str, stage: Stage, saved: str, paths: Sequence[str]) -> N
         return
     holding = {path[len(node) + 1:].partition("/")[0]
                for path in find_descendants(node, lenient=True)}
+    holding |= {point[len(node) + 1:].partition("/")[0]
+                for point, _kind in read_mounts() if point.startswith(f"{node}/")}
     for top in tops:
         kept = f"{saved}/{_KEPT}{top}"
         if top not in holding and top not in _NO_LAYERS and not os.path.isdir(kept) and (

@@ -61,6 +61,18 @@ def test_nothing_is_moved_when_nothing_runs(node: Path) -> None:
     assert find_oldest_start(str(node)) is None
 
 
+def test_a_directory_with_a_mount_in_it_stays(
+    node: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The mount would move with it, and lose what is in it with the next commit."""
+    before = [(node / top).stat().st_ino for top in ("usr", "etc")]
+    monkeypatch.setattr("redrpm.running.read_mounts", lambda: [(f"{node}/usr/share", "tmpfs")])
+    with running(node):
+        leave(node)
+    after = [(node / top).stat().st_ino for top in ("usr", "etc")]
+    assert after[0] == before[0] and after[1] != before[1]
+
+
 def test_a_mark_in_a_node_below_counts(node: Path) -> None:
     child = node / "child"
     (child / ".redpak/running").mkdir(parents=True)

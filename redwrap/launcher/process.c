@@ -220,7 +220,7 @@ static int arguments_file(const struct plan *plan)
 }
 
 /* What the caller keeps in its session keyring (keyrings(7)) is not for the application, which gets
- * one of its own. An ordinary user may have some 200 keys at a time. */
+ * one of its own. An ordinary user may have some 200 keys at a time (kernel.keys.maxkeys). */
 static void leave_keyring(void)
 {
     const struct timespec pause = {0, 20 * 1000 * 1000};
@@ -229,8 +229,8 @@ static void leave_keyring(void)
         if (errno == ENOSYS || errno == EPERM) /* no keys here, for the application neither */
             return;
         if (turn == KEYRING_TRIES)
-            fail(FAILED, "cannot make a keyring: %s; end other applications, or raise "
-                 "kernel.keys.maxkeys", strerror(errno));
+            fail(FAILED, "cannot make a keyring: %s; end other applications of this user, or raise "
+                 "kernel.keys.maxkeys", errno == EDQUOT ? "too many keys" : strerror(errno));
         nanosleep(&pause, NULL);
     }
 }

@@ -151,6 +151,27 @@ def test_what_is_mounted_in_a_node_is_refused_before_the_commit(
     assert (node.path / "usr/share/plain/file").read_text() == "y\n"
 
 
+@AS_ROOT
+def test_a_child_private_and_the_caches_can_be_mounts(
+    node: TestNode, repository: Path
+) -> None:
+    """docs/transactions.md, "Where a node can be"."""
+    child = TestNode(node.actor, node.path / "child")
+    child.path.mkdir()
+    mounts = [child.path]
+    subprocess.run(["mount", "-t", "tmpfs", "none", child.path], check=True)
+    try:
+        make_node(node.actor, child.path, "child", repository)
+        for place in ("private", "var/cache", "var/log"):
+            mounts.insert(0, child.path / place)
+            mounts[0].mkdir(parents=True, exist_ok=True)
+            subprocess.run(["mount", "-t", "tmpfs", "none", mounts[0]], check=True)
+        child.install("plain")
+        child.dnf("red-remove", "-y", "plain")
+    finally:
+        subprocess.run(["umount", *mounts], check=True)
+
+
 def test_a_hold_that_is_closed_twice_leaves_another_commands_stage_alone(
     actor: Actor, pool: Path, redmain: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

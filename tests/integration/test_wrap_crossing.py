@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -79,6 +80,31 @@ def test_the_callers_keys_are_not_the_applications(ground: Ground, node: Path) -
             "python3", "-c", KEEP_A_SECRET % (control, add), ground.command, f"--redpath={node}",
             "--", "python3", "-c", READ_A_SECRET % (control, control, add)])
         assert [line.split()[0] for line in done.stdout.splitlines()] == ["-1", "-1", "True"]
+
+
+TAKE_ALL_KEYS = """\
+import ctypes, os, sys
+call, number = ctypes.CDLL(None).syscall, 0
+assert call(%d, 1, None) > 0, "a session keyring"
+while call(%d, b"user", b"redpak-test-%%d" %% number, b"x", ctypes.c_size_t(1), -3) > 0:
+    number += 1
+os.execv(sys.argv[1], sys.argv[1:])
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs a user of its own: keys are counted by user")
+def test_a_user_without_keys_left_is_told(pool_root: Path, command: Path) -> None:
+    if os.uname().machine not in KEY_CALLS:
+        pytest.skip("knows the numbers of add_key and keyctl on x86_64 and aarch64 only")
+    add, control = KEY_CALLS[os.uname().machine]
+    somebody = replace(find_actor("user"), name="54321", uid=54321, gid=54321)
+    ground = make_ground(somebody, pool_root, command)
+    done = ground.actor.run([
+        "python3", "-c", TAKE_ALL_KEYS % (control, add), command,
+        f"--redpath={ground.node('core')}", "--", "true"])
+    assert (done.returncode, done.stderr) == (
+        125, "red-wrap: error: cannot make a keyring: too many keys; end other applications of "
+        "this user, or raise kernel.keys.maxkeys\n")
 
 
 def test_a_descriptor_that_the_caller_left_open_does_not_cross(ground: Ground, node: Path) -> None:

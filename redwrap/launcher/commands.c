@@ -25,19 +25,30 @@ const char SIGNAL_TOOL[] = "/usr/bin/env";
 
 enum { MOST_OUTPUT = 16 << 20 }; /* bytes: a runaway must not fill the memory */
 
-/* Names whose value is another at each launch; a plan gives them when it is for one launch only. */
-static void set_names(const struct record *names)
+/* Names whose value is another at each launch, and the same for all of its commands; a plan gives
+ * them when it is for one launch only. */
+static struct {
+    char pid[24], day[24], uuid[64];
+} names_of_launch;
+
+static void find_names(void)
 {
-    char number[24], day[24], line[64] = "";
     time_t now = time(NULL);
     struct tm local = {0};
 
-    snprintf(number, sizeof number, "%ld", (long)getppid());
-    setenv("PID", number, 1);
-    if (localtime_r(&now, &local) != NULL && strftime(day, sizeof day, "%Y-%m-%d", &local) > 0)
-        setenv("TODAY", day, 1);
-    if (read_line("/proc/sys/kernel/random/uuid", line, sizeof line))
-        setenv("UUID", line, 1);
+    snprintf(names_of_launch.pid, sizeof names_of_launch.pid, "%ld", (long)getpid());
+    if (localtime_r(&now, &local) != NULL)
+        strftime(names_of_launch.day, sizeof names_of_launch.day, "%Y-%m-%d", &local);
+    read_line("/proc/sys/kernel/random/uuid", names_of_launch.uuid, sizeof names_of_launch.uuid);
+}
+
+static void set_names(const struct record *names)
+{
+    setenv("PID", names_of_launch.pid, 1);
+    if (*names_of_launch.day != '\0')
+        setenv("TODAY", names_of_launch.day, 1);
+    if (*names_of_launch.uuid != '\0')
+        setenv("UUID", names_of_launch.uuid, 1);
     for (int at = 0; names != NULL && at < names->count; at++)
         putenv(names->field[at]);
 }
@@ -64,6 +75,8 @@ static _Noreturn void become_shell(const struct command *command)
 
 void start_commands(struct plan *plan)
 {
+    if (plan->command_count > 0)
+        find_names();
     for (size_t at = 0; at < plan->command_count; at++) {
         struct command *command = &plan->commands[at];
         /* A file, not a pipe: a command that writes much must not wait for us to read. */

@@ -293,6 +293,24 @@ def test_commands_see_the_families_names_and_todays_environment(ground: Ground) 
     assert is_warm(ground, node)
 
 
+@pytest.mark.parametrize("value", ["$HOME", "$UUID"])
+def test_all_of_a_launch_has_one_uuid(ground: Ground, value: str) -> None:
+    node = ground.node(
+        "core", exports=["- {mode: Execfd, mount: /uuid, path: 'echo $UUID'}"],
+        environ=["- {key: ONE, mode: Execfd, value: 'echo $UUID'}",
+                 "- {key: TWO, mode: Execfd, value: 'sleep 0.1; echo $UUID'}",
+                 f"- {{key: THREE, value: {value}}}"])
+    ground.settle()
+    seen = []
+    for _ in range(3):
+        words = ground.output(node, "sh", "-c", "cat /uuid; echo $ONE $TWO $THREE").split()
+        assert words.pop() == words[0] or value == "$HOME"
+        assert len(words) == 3 and len(set(words)) == 1 and len(words[0]) == 36
+        seen.append(words[0])
+    assert len(set(seen)) == 3
+    assert ground.plan(node).exists() == (value == "$HOME")
+
+
 def test_values_of_one_launch_are_never_kept(ground: Ground) -> None:
     node = ground.node("core", environ=["- {key: SHOWN, value: $UUID}"])
     ground.settle()

@@ -16,7 +16,9 @@ from redpak.errors import TYPE_CHECKING, RedpakError
 if TYPE_CHECKING:
     from typing import Callable, Optional
 
-_MOST_SHOWN = 120  # characters of a command line
+# What a command becomes to wait for its child has this among its words, and then the command's own.
+STANDS_FOR = "--stands-for"
+_MOST_SHOWN, _MOST_READ = 160, 8192  # of a command line
 
 
 class NodeBusyError(RedpakError):
@@ -104,11 +106,19 @@ def _describe_process(pid: str) -> str:
         name = pwd.getpwuid(owner).pw_name
     except KeyError:
         name = f"uid {owner}"
-    try:
-        with open(f"/proc/{pid}/cmdline", encoding="utf-8", errors="replace") as stream:
-            text = stream.read(_MOST_SHOWN + 1).rstrip("\0").replace("\0", " ")
-    except OSError:
-        text = ""
+    words = read_command_line(pid)
+    if STANDS_FOR in words:
+        words = words[words.index(STANDS_FOR) + 1:]
+    text = " ".join(words)
     shown = "".join(c if c.isprintable() else "?" for c in text[:_MOST_SHOWN])
     cut = "..." if len(text) > _MOST_SHOWN else ""
     return f"process {pid} of {name}" + (f": {shown}{cut}" if shown else "")
+
+
+def read_command_line(pid: str = "self") -> list[str]:
+    """The words of a process's command line; none where they cannot be read."""
+    try:
+        with open(f"/proc/{pid}/cmdline", "rb") as stream:
+            return os.fsdecode(stream.read(_MOST_READ).rstrip(b"\0")).split("\0")
+    except OSError:
+        return []

@@ -210,6 +210,7 @@ def _root_of(pid: int) -> tuple[int, int] | None:
 
 
 def main(arguments: list[str]) -> NoReturn:
-    """The program that the parent becomes: ``arguments`` are those of Supervisor."""
-    pid, receive, send, state_dir, alias = arguments
+    """The program that the parent becomes: ``arguments`` are those of Supervisor, and for people
+    the command line of what it was."""
+    pid, receive, send, state_dir, alias = arguments[:5]
     os._exit(Supervisor(int(pid), int(receive), int(send), state_dir, alias).serve())

@@ -53,6 +53,7 @@ from redrpm.stage import copy_tree
 from redrpm.sysusers import write_helper
 from redrpm.view import FamilyView
 from redsys import seccomp
+from redsys.lock import STANDS_FOR, read_command_line
 from redsys.namespace import bound_capabilities, fork_contained, in_user_namespace
 
 # What the caller's environment gives to scriptlets.
@@ -124,7 +125,8 @@ class NodeTransaction(NodeHold):
         """Become the supervisor of the child ``pid``, which keeps the locks in our place."""
         for fd in (receive, send, *(lock.fd for lock in self._locks)):
             os.set_inheritable(fd, True)
-        arguments = [str(pid), str(receive), str(send), self.node.state_dir, self.node.alias]
+        arguments = [str(pid), str(receive), str(send), self.node.state_dir, self.node.alias,
+                     STANDS_FOR, *read_command_line()]
         argv = [*supervisor_command(), *arguments]
         with contextlib.suppress(OSError):
             os.execv(argv[0], argv)

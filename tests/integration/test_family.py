@@ -3,6 +3,9 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -241,12 +244,26 @@ def test_marks_are_kept_and_steer_autoremove(parent: TestNode, repository: Path)
 
 
 def test_exit_on_lock_ends_with_dnfs_status_for_a_lock(parent: TestNode) -> None:
-    import fcntl
-    import os
-
     fd = os.open(parent.path, os.O_RDONLY)
     fcntl.flock(fd, fcntl.LOCK_SH)
     done = parent.try_dnf("red-install", "-y", "app", "--setopt=exit_on_lock=1")
     os.close(fd)
     assert done.returncode == 200, describe(done)
     assert f"another command works on this node (process {os.getpid()} of " in done.stderr
+
+
+def test_who_holds_the_lock_is_told_as_the_command_that_was_given(parent: TestNode) -> None:
+    """Not as the process that it became, which waits for its child."""
+    holder = parent.actor.popen(
+        ["red-dnf", "red-install", f"--redpath={parent.path}", "app"],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    assert holder.stdin is not None and holder.stdout is not None
+    said = ""
+    while not said.endswith("[y/N]: "):
+        letter = holder.stdout.read(1)
+        assert letter, said
+        said += letter
+    done = parent.try_dnf("red-remove", "-y", "app", "--setopt=exit_on_lock=1")
+    holder.communicate("n\n")
+    assert f"(process {holder.pid} of {parent.actor.name}: " in done.stderr, describe(done)
+    assert "red-install --redpath=/" in done.stderr, describe(done)

@@ -165,11 +165,6 @@ def set_state(path: str, state: NodeState, *, info: str = "") -> Node:
     return read_node(path)
 
 
-def prove_node(path: str) -> None:
-    """Note that the node has been proven coherent now: maxage counts from here."""
-    write_status(path, replace(read_status(path), timestamp=now_ms()))
-
-
 def node_files(path: str) -> list[str]:
     """What redpak itself writes to say what a node is: its configuration and status."""
     return [f"{path}/{name}" for name in (*CONFIG_FILES, *ADMIN_FILES, STATUS_FILE)]

@@ -80,6 +80,7 @@ class _TagMerger:
         self.user_admins = user_admins
         self.nodes = nodes
         self.redmain = redmain
+        self.everyone = (*enforce, *admins, *user_admins, *nodes, redmain)
         self.findings: list[Finding] = []
         self.violations: dict[tuple[Origin, Origin], Finding] = {}
         self.provenance: dict[str, Provenance] = {}
@@ -89,9 +90,12 @@ class _TagMerger:
         by_rule: dict[Rule, Callable[[Tag], Any]] = {
             Rule.OLDEST: self._oldest, Rule.TIGHTEN: self._tightest,
             Rule.CUMULATE: self._cumulate}
+        spoken_of = self._spoken_of()
         for tag in TAGS:
             if tag.rule is not Rule.OWN:
-                value = by_rule[tag.rule](tag)
+                # Of most tags nobody says anything.
+                value = (by_rule[tag.rule](tag) if tag.attribute in spoken_of
+                         else self._settle(tag, None, []))
                 if value is not None:
                     values[tag.attribute] = value
         capabilities = tuple(self._capabilities())
@@ -110,6 +114,13 @@ class _TagMerger:
                 "say share_user: enabled, or the user namespace that it was made in"))
 
     # -- what a speaker says ----------------------------------------------------------------
+
+    def _spoken_of(self) -> set[str]:
+        """The attributes of all tags that somebody says something about."""
+        spoken_of = {name for speaker in self.everyone
+                     for name, value in vars(speaker.settings.tags).items()
+                     if value is not None and value != ()}
+        return spoken_of | _SHARES if "share_all" in spoken_of else spoken_of
 
     def _say(self, speaker: Speaker, tag: Tag) -> Statement | None:
         settings = speaker.settings
@@ -238,8 +249,7 @@ class _TagMerger:
         return tuple(kept)
 
     def _capabilities(self) -> Iterable[Capability]:
-        everyone = (*self.enforce, *self.admins, *self.user_admins, *self.nodes, self.redmain)
-        named = {capability.cap for speaker in everyone
+        named = {capability.cap for speaker in self.everyone
                  for capability in speaker.settings.capabilities}
         for cap in ("all", *CAPABILITIES):
             if cap not in named:

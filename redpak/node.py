@@ -12,7 +12,7 @@ from redpak.errors import ConfigError, RedpakError
 from redpak.files import write_file_atomic
 from redpak.load import FileKind, Reader, load_admin, load_config
 from redpak.schema import AdminConfig, Key, NodeConfig
-from redpak.values import dataclass
+from redpak.values import dataclass, replace
 from redpak.yamltext import quote
 from redpak.yamltree import Scalar, parse_tree, read_text
 
@@ -199,6 +199,14 @@ def write_status(path: str, status: NodeStatus) -> None:
         write_file_atomic(f"{path}/{STATUS_FILE}", text.encode())
     except OSError as error:
         raise RedpakError(f"cannot write {path}/{STATUS_FILE}: {error.strerror}") from error
+
+
+def prove_node(path: str) -> None:
+    """Note that the node at `path` has been proven coherent now: maxage counts from here.
+
+    Raises RedpakError.
+    """
+    write_status(path, replace(read_status(path), timestamp=now_ms()))
 
 
 def now_ms() -> int:

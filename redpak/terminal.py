@@ -8,13 +8,15 @@ COLUMNS says how wide the terminal is.
 from __future__ import annotations
 
 import os
-import shutil
 import time
 from types import TracebackType
-from typing import TextIO
 
+from redpak.errors import TYPE_CHECKING
 from redpak.findings import printable as printable
 from redpak.values import dataclass
+
+if TYPE_CHECKING:
+    from typing import TextIO
 
 RED, GREEN, YELLOW, CYAN = "31", "32", "33", "36"
 _PATIENCE = 0.3  # seconds; of what takes less, no progress is shown
@@ -52,6 +54,8 @@ def look_of(stream: TextIO) -> Look:
     if not stream.isatty():
         return Look()
     colour = not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+    import shutil  # loads every compressor there is
+
     return Look(colour, shutil.get_terminal_size().columns)
 
 

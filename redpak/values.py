@@ -61,6 +61,8 @@ else:
             elif default is member:
                 delattr(cls, name)
         cls.__value_fields__ = known
+        cls.__value_optional__ = tuple((name, member) for name, member in known.items() if
+                                       member.default is not _MISSING or member.default_factory)
         for method in (_init, _repr, _eq):
             setattr(cls, f"_{method.__name__}__", method)
         cls.__hash__ = _hash if frozen else None
@@ -77,20 +79,16 @@ else:
         known, values = self.__value_fields__, self.__dict__
         values.update(zip(known, args))
         values.update(given)
-        if len(values) == len(known) == len(args) + len(given):
-            return
-        for name, member in known.items():
-            if name in values:
-                continue
-            if member.default_factory is not None:
-                values[name] = member.default_factory()
-            elif member.default is not _MISSING:
-                values[name] = member.default
-            else:
-                raise TypeError(f"{type(self).__name__}() misses the argument {name}")
-        if len(values) > len(known) or len(args) > len(known) or any(
-                name in given for name in list(known)[:len(args)]):
-            raise TypeError(f"{type(self).__name__}() got arguments it does not know, or twice")
+        if len(values) != len(args) + len(given):
+            raise TypeError(f"{type(self).__name__}() got too many arguments, or one twice")
+        if len(values) < len(known):
+            for name, member in self.__value_optional__:
+                if name not in values:
+                    factory = member.default_factory
+                    values[name] = factory() if factory is not None else member.default
+        if len(values) != len(known) or (given and values.keys() != known.keys()):
+            names = ", ".join(sorted(values.keys() ^ known.keys()))
+            raise TypeError(f"{type(self).__name__}() misses, or does not know, {names}")
 
     def _repr(self):
         members = ", ".join(f"{name}={self.__dict__[name]!r}" for name in self.__value_fields__)

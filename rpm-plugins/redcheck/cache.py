@@ -15,14 +15,15 @@ import json
 import os
 import stat
 from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
-
-import rpm
+from importlib.machinery import PathFinder
 
 from redcheck.rootfs import RootFs
 from redcheck.scope import Layer
+from redpak.errors import TYPE_CHECKING
 from redpak.files import write_file_atomic
+
+if TYPE_CHECKING:
+    from typing import Any
 
 _MAX_BYTES = 256 * 1024 * 1024
 
@@ -49,14 +50,13 @@ class LayerCache:
     def get(self, name: str, key: Any) -> Any:
         """What was put under ``name`` with an equal ``key``; None when there is none."""
         unit = self._units.get(name)
-        # As JSON has it: tuples have become lists.
-        if unit is not None and unit["key"] == json.loads(json.dumps(key)):
+        if unit is not None and unit["key"] == _digest(key):
             return unit["value"]
         return None
 
     def put(self, name: str, key: Any, value: Any) -> None:
         """Keep ``value``, which JSON must be able to say."""
-        unit = {"key": key, "value": value}
+        unit = {"key": _digest(key), "value": value}
         if self._units.get(name) != unit:
             self._units[name] = unit
             self._changed = True
@@ -70,6 +70,10 @@ class LayerCache:
             os.makedirs(os.path.dirname(self._path), mode=0o700, exist_ok=True)
             write_file_atomic(self._path, json.dumps(document, separators=(",", ":")).encode(),
                               0o600)
+
+
+def _digest(key: Any) -> str:
+    return hashlib.sha256(json.dumps(key).encode()).hexdigest()
 
 
 def _find_place(part: str, layer: Layer, root: RootFs, environ: Mapping[str, str]) -> str:
@@ -102,8 +106,14 @@ def _read_own(path: str) -> bytes:
 @functools.cache
 def _engine_digest() -> str:
     """Another engine, or another rpm, may find more in what has not changed."""
-    digest = hashlib.sha256(rpm.__version__.encode())
-    for path in sorted(Path(__file__).parent.glob("*.py")):
-        info = path.stat()
-        digest.update(f"{path.name} {info.st_size} {info.st_mtime_ns}\n".encode())
+    own = os.path.dirname(__file__)
+    paths = sorted(f"{own}/{name}" for name in os.listdir(own) if name.endswith(".py"))
+    # Its file stands for librpm, which is built with it; asking librpm for its version loads it.
+    bindings = PathFinder.find_spec("rpm")
+    if bindings is not None and bindings.origin:
+        paths.append(bindings.origin)
+    digest = hashlib.sha256()
+    for path in paths:
+        info = os.stat(path)
+        digest.update(f"{path} {info.st_size} {info.st_mtime_ns} {info.st_ctime_ns}\n".encode())
     return digest.hexdigest()

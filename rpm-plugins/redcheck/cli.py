@@ -10,19 +10,22 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import sys
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from functools import partial
 
-from redcheck import sbom
-from redcheck.engine import Options, accept, check, locked, stamp
-from redcheck.manifest import compare, read_manifest
-from redcheck.reports import FORMATS, as_text
-from redcheck.scope import Request, find_top, read_scope
-from redpak.errors import RedpakError
+from redcheck.engine import Options, Report, accept, check, locked, stamp
+from redcheck.findings import Finding
+from redcheck.reports import as_text
+from redcheck.scope import Request, Scope, find_top, read_scope
+from redpak.errors import TYPE_CHECKING, RedpakError
 from redpak.files import write_file_atomic
 from redpak.terminal import Look, Progress, look_of
 from redsys.owner import become_owner
+
+if TYPE_CHECKING:
+    from typing import Any
 
 CANNOT_CHECK = 2  # exit status
 _SELECTIONS = {
@@ -46,8 +49,8 @@ _OPTIONS: tuple[tuple[str, dict[str, Any]], ...] = (
                     "help": "accept the findings of an earlier report (--json)"}),
     ("--against", {"metavar": "FILE", "help": "prove that the tree is exactly what a manifest of"
                    " red-manager --freeze says (implies --tree)"}),
-    ("--sbom", {"choices": sbom.FORMATS, "help": "check nothing, and write the software bill of"
-                " materials instead"}),
+    ("--sbom", {"choices": ("cyclonedx", "spdx"), "help": "check nothing, and write the software"
+                " bill of materials instead"}),
     ("--no-cache", {"action": "store_true",
                     "help": "look at everything again, whatever earlier checks proved"}),
     ("--no-stamp", {"action": "store_true",
@@ -95,7 +98,7 @@ def run(options: Any) -> int:
     Raises RedpakError when nothing could be checked.
     """
     known = _read_baseline(options.baseline) if options.baseline else frozenset()
-    wanted = read_manifest(options.against) if options.against else None
+    wanted = _read_manifest(options.against) if options.against else None
     groups = None if options.all else options.selections
     settings = Options(frozenset(groups) if groups else None, use_cache=not options.no_cache,
                        jobs=options.jobs)
@@ -103,21 +106,43 @@ def run(options: Any) -> int:
     tell = _say_nothing if options.quiet else _tell
     with Progress(sys.stderr, quiet=options.quiet) as progress, locked(scope, tell):
         if options.sbom:
-            _write(sbom.write_bill(sbom.read_bill(scope), options.sbom), options.output)
+            _write(_bill(scope, options.sbom), options.output)
             return 0
         report = check(scope, settings, os.environ, progress.show)
         if wanted is not None:
-            report.findings += compare(report, wanted)
+            report.findings += wanted(report)
         accept(report, known)
         if not options.no_stamp:
             stamp(report, settings)
     if options.report_format:
-        text = FORMATS[options.report_format](report)
+        text = _format(report, options.report_format)
     else:
         text = as_text(report, Look() if options.output else look_of(sys.stdout),
                        quiet=options.quiet, verbose=options.verbose)
     _write(text, options.output)
     return report.status
+
+
+# What a plain check does not need is loaded when it is asked for.
+
+
+def _read_manifest(path: str) -> Callable[[Report], list[Finding]]:
+    """What tells how a report's tree differs from the manifest ``path``. Raises RedpakError."""
+    from redcheck.manifest import compare, read_manifest
+
+    return partial(compare, wanted=read_manifest(path))
+
+
+def _bill(scope: Scope, name: str) -> str:
+    from redcheck.sbom import read_bill, write_bill
+
+    return write_bill(read_bill(scope), name)
+
+
+def _format(report: Report, name: str) -> str:
+    from redcheck.formats import FORMATS
+
+    return FORMATS[name](report)
 
 
 def _write(text: str, path: str | None) -> None:
@@ -181,6 +206,8 @@ def main(arguments: Sequence[str] | None = None, *, program: str = "red-check") 
             print(f"{program}: error: {line}", file=sys.stderr)
     except BrokenPipeError:  # the reader of our output has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
     return CANNOT_CHECK
 
 

@@ -12,16 +12,17 @@ import os
 import shutil
 import stat
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
 from typing import Any
 
 import rpm
 
 from redcheck.findings import Finding
 from redcheck.layers import family_paths
+from redcheck.library import Library
 from redcheck.owned import OwnedFile, read_files
-from redcheck.packages import Installed, Library, Package
+from redcheck.packages import Installed, Package
 from redcheck.scope import Layer
+from redpak.values import dataclass, field
 from redrpm.rpmdb import (
     Member,
     add_headers,

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import enum
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -94,58 +95,79 @@ def check_age(layer: Layer, node: Node, config: EffectiveConfig) -> Iterator[Fin
                             f" allows {config.tags.maxage}", file=origin.file, line=origin.line)
 
 
-class FamilyMerge:
-    """The effective configuration of one node, and what is wrong with it."""
+class _Source(enum.Enum):
+    """What there is at the source of an export."""
 
-    def __init__(self, layer: Layer, scope: Scope, environ: Mapping[str, str]) -> None:
-        self._layer = layer
+    NOTHING = enum.auto()
+    DIRECTORY = enum.auto()
+    FILE = enum.auto()
+
+
+class Merger:
+    """Merges the configurations of families, as one caller and for one scope."""
+
+    def __init__(self, scope: Scope, environ: Mapping[str, str]) -> None:
         self._scope = scope
-        self.config: EffectiveConfig | None = None
-        self._faults: list[tuple[str, Fault]] = []
-        family, caller = scope.family(layer), Caller.current()
+        self._environ = environ
+        self._caller = Caller.current()
+        self._sources: dict[str, _Source] = {}  # the nodes of a tree export the same ones
+
+    def check(self, layer: Layer) -> tuple[EffectiveConfig | None, list[Finding]]:
+        """The effective configuration of a node, if there is any, and what is wrong with it: each
+        finding where it stands, in the node, in an ancestor, or in the core OS's file."""
         try:
-            self.config = merge_family(family, environ=environ, caller=caller)
+            config = self._merge(layer)
         except ConfigError as err:
-            self._faults += [("configuration", fault) for fault in err.findings]
-            return
-        warnings = self.config.warnings
-        loosened: set[Fault] = set()
-        if warnings:
+            return None, [_place(layer, "configuration", fault) for fault in err.findings]
+        loosened: Sequence[Fault] = ()
+        if config.warnings:
             try:
-                merge_family(family, environ=environ, caller=caller, strict=True)
+                self._merge(layer, strict=True)
             except ConfigError as err:
-                loosened = set(err.findings)
-        self._faults += [("loosened" if fault in loosened else "merge", fault)
-                         for fault in warnings]
+                loosened = err.findings
+        findings = [_place(layer, "loosened" if fault in loosened else "merge", fault)
+                    for fault in config.warnings]
+        return config, [*findings, *self._find_missing_sources(layer, config)]
 
-    def findings(self) -> Iterator[Finding]:
-        """Each fault where it stands: in the node, in an ancestor, or in the core OS's file."""
-        for rule, fault in self._faults:
-            if fault.severity is Severity.ERROR:
-                rule = "configuration"
-            yield self._owner(fault.origin.node if fault.origin else "").config_finding(rule, fault)
-        if self.config is not None:
-            yield from self._find_missing_sources(self.config)
+    def _merge(self, layer: Layer, *, strict: bool = False) -> EffectiveConfig:
+        return merge_family(self._scope.family(layer), environ=self._environ,
+                            caller=self._caller, strict=strict)
 
-    def _owner(self, alias: str) -> Layer:
-        return next((layer for layer in self._layer.lineage if layer.alias == alias), self._layer)
-
-    def _find_missing_sources(self, config: EffectiveConfig) -> Iterator[Finding]:
-        root = self._scope.root
+    def _find_missing_sources(self, layer: Layer, config: EffectiveConfig) -> Iterator[Finding]:
         for export in config.exports:
             mode = export.mode
             if export.optional or not (mode.is_bind or mode.is_overlay):
                 continue
-            host = root.host(export.path)
+            source = self._source(export.path)
             what = f"{mode.value} {export.mount}"
-            if not os.path.lexists(host) or not os.path.exists(host):
+            if source is _Source.NOTHING:
                 text = f"{what}: {export.path} does not exist"
-            elif mode.is_file and os.path.isdir(host):
+            elif mode.is_file and source is _Source.DIRECTORY:
                 text = f"{what}: {export.path} is a directory, not a file"
-            elif mode.is_overlay and not os.path.isdir(host):
+            elif mode.is_overlay and source is not _Source.DIRECTORY:
                 text = f"{what}: {export.path} is not a directory"
             else:
                 continue
-            yield self._owner(export.node).finding(
+            yield _owner(layer, export.node).finding(
                 "export-source", text, path=export.path, file=export.origin.file,
                 line=export.origin.line)
+
+    def _source(self, path: str) -> _Source:
+        known = self._sources.get(path)
+        if known is None:
+            host = self._scope.root.host(path)
+            known = (_Source.DIRECTORY if os.path.isdir(host)
+                     else _Source.FILE if os.path.exists(host) else _Source.NOTHING)
+            self._sources[path] = known
+        return known
+
+
+def _place(layer: Layer, rule: str, fault: Fault) -> Finding:
+    if fault.severity is Severity.ERROR:
+        rule = "configuration"
+    return _owner(layer, fault.origin.node if fault.origin else "").config_finding(rule, fault)
+
+
+def _owner(layer: Layer, alias: str) -> Layer:
+    """The member of the family that is called ``alias``; the layer itself if there is none."""
+    return next((member for member in layer.lineage if member.alias == alias), layer)

@@ -4,32 +4,37 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from functools import partial
-from typing import Any
+from functools import cached_property, partial
 
 from redcheck import configuration
 from redcheck.cache import LayerCache
-from redcheck.closure import Closure
-from redcheck.configuration import FamilyMerge
+from redcheck.configuration import Merger
 from redcheck.findings import RULES, Finding, Severity
-from redcheck.layers import LayerResult, LayerTask, check_layer
+from redcheck.gpgcheck import requires_signatures
+from redcheck.layers import check_files
 from redcheck.leftovers import find_leftovers, has_journal
+from redcheck.library import Library
 from redcheck.mounts import HiddenFiles, mount_key
-from redcheck.packages import Library, rpmdb_state
 from redcheck.scope import Layer, Scope
-from redcheck.signatures import requires_signatures
 from redcheck.workers import Workers, count_processors
-from redpak.create import prove_node
 from redpak.effective import EffectiveConfig
-from redpak.errors import RedpakError
+from redpak.errors import TYPE_CHECKING, RedpakError
+from redpak.node import prove_node
+from redpak.values import dataclass, field
 from redsys.lock import NodeLock, lock_node
 from redsys.owner import run_as_owner
 
+if TYPE_CHECKING:
+    from typing import Any
+
+    from redcheck.closure import Closure
+    from redcheck.workers import Result
+
 GROUPS = tuple(sorted({rule.group for rule in RULES.values()}))
 _CLOSURE_GROUPS = frozenset(("dependencies", "obsoleted", "duplicates", "files"))
+_STEPS = ("family", "packages", "files")
 _ORDER = {severity: number for number, severity in enumerate(Severity)}
 
 
@@ -72,6 +77,17 @@ class Options:
         return self.groups is None or any(group in self.groups for group in groups)
 
 
+@dataclass(frozen=True)
+class HeadersTask:
+    """The headers of one layer. ``keys`` are those that its family trusts, hexadecimal; ``signed``
+    is whether every package must be; on ``key`` the result depends."""
+
+    layer: Layer
+    keys: Sequence[str]
+    signed: bool
+    key: Sequence[Any]
+
+
 @contextmanager
 def locked(scope: Scope, notify: Callable[[str], None]) -> Iterator[None]:
     """No command changes a node meanwhile. Raises RedpakError."""
@@ -104,25 +120,46 @@ class _Check:
         self.environ = environ
         self.report = Report(scope)
         self.library = Library()
+        self.helpers = (options.jobs or count_processors()) - 1
         self.caches: dict[str, LayerCache] = {}
         self.configs: dict[str, EffectiveConfig] = {}
+        self.merger = Merger(scope, environ)
+        self.layers: list[Layer] = []  # those that there is more to be told of
 
     def run(self) -> Report:
-        try:
-            sound = [layer for layer in self.scope.checked if self._check_state(layer)]
-            for layer in sound:
-                self._check_configuration(layer)
-            self._add(configuration.check_names(self.scope.layers), "configuration")
-            self._check_packages(sound)
-        finally:
-            self.library.close()
+        self.layers = [layer for layer in self.scope.checked if self._check_state(layer)]
+        walked = self.layers if self.options.wants("files") else []
+        walk = partial(check_files, scope=self.scope, environ=self.environ,
+                       use_cache=self.options.use_cache)
+        # The longest part, on which nothing depends: helpers begin with it.
+        with Workers(walked, walk, self.helpers) as files:
+            try:
+                for layer in self.layers:
+                    self._check_configuration(layer)
+                self._add(configuration.check_names(self.scope.layers), "configuration")
+                self._check_families()
+                self._check_headers()
+            finally:
+                self.library.close()
+            results = files.results(lambda number: self._tell(2, walked[number]))
+        for layer, result in zip(walked, results):
+            self._add_files(layer, result)
+        for cache in self.caches.values():
+            cache.save()
         self._sort()
         return self.report
 
-    def _add(self, findings: Any, *groups: str) -> None:
+    def _add(self, findings: Iterable[Finding], *groups: str) -> None:
         if self.options.wants(*groups):
             self.report.findings += [
                 finding for finding in findings if self.options.wants(finding.rule.group)]
+
+    def _fail(self, layer: Layer, error: RedpakError) -> None:
+        """The rpmdb cannot be read: a finding, where rpmdbs are looked at."""
+        if self.options.wants("provides"):
+            self._add([layer.finding("rpmdb", error.message, remedy=error.hint)], "provides")
+        else:
+            self.report.unchecked.append(str(error))
 
     def _cache(self, layer: Layer) -> LayerCache:
         known = self.caches.get(layer.path)
@@ -130,6 +167,11 @@ class _Check:
             known = self.caches[layer.path] = LayerCache(
                 "family", layer, self.scope.root, self.environ, enabled=self.options.use_cache)
         return known
+
+    def _tell(self, step: int, layer: Layer) -> None:
+        number = len(self.layers)
+        self.tell(step * number + self.layers.index(layer), len(_STEPS) * number,
+                  f"{_STEPS[step]} of {layer.alias}")
 
     # -- configuration ----------------------------------------------------------------------
 
@@ -155,78 +197,106 @@ class _Check:
             return  # whatever a merge says of them would be about the wrong one
         if not self.scope.root.is_image:
             self._add(configuration.check_owner(layer), "configuration")
-        merge = FamilyMerge(layer, self.scope, self.environ)
-        self._add(merge.findings(), "configuration")
-        if merge.config is not None:
-            self.configs[layer.path] = merge.config
+        config, findings = self.merger.check(layer)
+        self._add(findings, "configuration")
+        if config is not None:
+            self.configs[layer.path] = config
             if self.scope.root.is_image or not os.access(layer.path, os.W_OK):
-                self._add(configuration.check_age(layer, layer.node, merge.config), "status")
+                self._add(configuration.check_age(layer, layer.node, config), "status")
 
     # -- packages ---------------------------------------------------------------------------
 
-    def _check_packages(self, layers: Sequence[Layer]) -> None:
-        tasks = [self._task(layer) for layer in layers]
-        work = partial(_work, scope=self.scope, environ=self.environ,
-                       use_cache=self.options.use_cache)
-        jobs = self.options.jobs or count_processors()
-        workers = Workers(tasks, work, jobs - 1)
-        closure = Closure(self.library)
-        hidden = HiddenFiles(lambda layer: closure.files_of(layer, self.library.of(layer)))
-        steps = 2 * len(layers)
-        for done, layer in enumerate(layers):
-            self.tell(done, steps, f"packages of {layer.alias}")
+    def _check_families(self) -> None:
+        for layer in self.layers:
+            self._tell(0, layer)
             try:
-                self._check_family(layer, closure, hidden)
+                self._check_family(layer)
             except RedpakError as err:
-                self._add([layer.finding("rpmdb", err.message, remedy=err.hint)], "provides")
-        results: list[LayerResult] = workers.results(lambda number: self.tell(
-            len(layers) + number, steps, f"files of {layers[number].alias}"))
-        for layer, result in zip(layers, results):
-            self._add(result.findings, *GROUPS)
-            self.report.packages[layer.inside] = result.packages
-            self.report.unchecked += result.unchecked
+                self._fail(layer, err)
 
-    def _task(self, layer: Layer) -> LayerTask:
-        signed = False
-        keys: list[bytes] = []
-        if self.options.wants("signatures") and layer.path in self.configs:
-            tag = bool(self.configs[layer.path].tags.gpgcheck)
-            signed = requires_signatures(layer, tag=tag)
-        if signed:
-            keys = [key for member in layer.lineage for key in self._keys(member)]
-        return LayerTask(layer, keys, signed, self.options.wants("files"))
-
-    def _keys(self, layer: Layer) -> list[bytes]:
-        try:
-            state = rpmdb_state(layer)
-            cache = self._cache(layer)
-            known = cache.get("keys", state)
-            if known is None:
-                known = [key.hex() for key in self.library.of(layer).keys]
-                cache.put("keys", state, known)
-            return [bytes.fromhex(key) for key in known]
-        except RedpakError:
-            return []  # told when the layer itself is checked
-
-    def _check_family(self, layer: Layer, closure: Closure, hidden: HiddenFiles) -> None:
-        states = [rpmdb_state(member) for member in layer.lineage]
+    def _check_family(self, layer: Layer) -> None:
+        states = [self.library.state(member) for member in layer.lineage]
         if self.options.wants(*_CLOSURE_GROUPS):
-            self._add(self._remembered(layer, "closure", states, lambda: closure.check(layer)),
-                      *_CLOSURE_GROUPS)
+            self._add(self._remembered(layer, "closure", states,
+                                       lambda: self.closure.check(layer)), *_CLOSURE_GROUPS)
         config = self.configs.get(layer.path)
         if config is not None and self.options.wants("configuration"):
             key = [states, mount_key(config)]
-            self._add(self._remembered(
-                layer, "mounts", key, lambda: list(hidden.check(layer, config))), "configuration")
-        self._cache(layer).save()
+            self._add(self._remembered(layer, "mounts", key,
+                                       lambda: self.hidden.check(layer, config)), "configuration")
+
+    @cached_property
+    def closure(self) -> Closure:
+        """What joins families; it loads librpm."""
+        from redcheck.closure import Closure
+
+        return Closure(self.library)
+
+    @cached_property
+    def hidden(self) -> HiddenFiles:
+        """What looks for files below mounts."""
+        return HiddenFiles(lambda layer: self.closure.files_of(layer, self.library.of(layer)))
 
     def _remembered(self, layer: Layer, name: str, key: Any,
-                    find: Callable[[], list[Finding]]) -> list[Finding]:
+                    find: Callable[[], Iterable[Finding]]) -> list[Finding]:
         known = self._cache(layer).get(name, key)
         if known is None:
             known = [finding.stored() for finding in find()]
             self._cache(layer).put(name, key, known)
         return [Finding.restore(row) for row in known]
+
+    def _check_headers(self) -> None:
+        tasks: list[HeadersTask] = []
+        for layer in self.layers:
+            try:
+                task = self._headers_task(layer)
+                known = self._cache(layer).get("headers", task.key)
+                if known is not None:
+                    self._add_headers(layer, known)
+                    continue
+                self.library.of(layer)  # the helpers share it
+                tasks.append(task)
+            except RedpakError as err:
+                self._fail(layer, err)
+        if not tasks:
+            return
+        from redcheck.headers import check_headers  # loads librpm
+
+        work = partial(check_headers, library=self.library)
+        with Workers(tasks, work, self.helpers) as workers:
+            results = workers.results(lambda number: self._tell(1, tasks[number].layer))
+        for task, result in zip(tasks, results):
+            self._cache(task.layer).put("headers", task.key, result)
+            self._add_headers(task.layer, result)
+
+    def _headers_task(self, layer: Layer) -> HeadersTask:
+        config = self.configs.get(layer.path)
+        signed = (self.options.wants("signatures") and config is not None
+                  and requires_signatures(layer, tag=bool(config.tags.gpgcheck)))
+        keys = [key for member in layer.lineage for key in self._keys(member)] if signed else []
+        return HeadersTask(layer, keys, signed, [self.library.state(layer), signed, sorted(keys)])
+
+    def _keys(self, layer: Layer) -> list[str]:
+        try:
+            state = self.library.state(layer)
+            known = self._cache(layer).get("keys", state)
+            if known is None:
+                known = [key.hex() for key in self.library.of(layer).keys]
+                self._cache(layer).put("keys", state, known)
+            return list(known)
+        except RedpakError:
+            return []  # told when the layer itself is checked
+
+    def _add_headers(self, layer: Layer, result: Result) -> None:
+        self._add([Finding.restore(row) for row in result["findings"]], *GROUPS)
+        self.report.packages[layer.inside] = result["packages"]
+
+    def _add_files(self, layer: Layer, result: Result) -> None:
+        if "error" in result:
+            self._fail(layer, RedpakError(result["error"], hint=result["hint"]))
+            return
+        self._add([Finding.restore(row) for row in result["findings"]], *GROUPS)
+        self.report.unchecked += result["unchecked"]
 
     def _sort(self) -> None:
         inside = {layer.inside: number for number, layer in enumerate(self.scope.layers)}
@@ -235,12 +305,6 @@ class _Check:
             inside.get(each.node, -1), _ORDER[each.severity], each.rule.name, each.package,
             each.path, each.message))
         self.report.unchecked = list(dict.fromkeys(self.report.unchecked))
-
-
-def _work(task: LayerTask, *, scope: Scope, environ: Mapping[str, str],
-          use_cache: bool) -> LayerResult:
-    cache = LayerCache("files", task.layer, scope.root, environ, enabled=use_cache)
-    return check_layer(task, scope, cache)
 
 
 def accept(report: Report, known: Collection[str]) -> None:

@@ -6,8 +6,12 @@ from __future__ import annotations
 import enum
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
-from typing import Any
+
+from redpak.errors import TYPE_CHECKING
+from redpak.values import dataclass, fields
+
+if TYPE_CHECKING:
+    from typing import Any
 
 
 class Severity(enum.Enum):

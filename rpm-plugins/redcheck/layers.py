@@ -1,112 +1,98 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What can be proven of one layer alone: its rpmdb, signatures and files."""
+"""The files of one layer: what the cache knows, and a walk over what is there."""
 
 from __future__ import annotations
 
-import fnmatch
-import functools
 import os
-import re
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Mapping
+from contextlib import suppress
+from functools import partial
 
 from redcheck.cache import LayerCache
 from redcheck.findings import Finding
-from redcheck.owned import Owned, collect_owned
-from redcheck.packages import Library, rpmdb_state
+from redcheck.library import Library
 from redcheck.rootfs import FamilyPaths
 from redcheck.scope import Layer, Scope
-from redcheck.signatures import check_headers, check_index
-from redcheck.verify import Accounts, read_accounts
 from redcheck.walk import LayerWalk, Walk
-from redpak.errors import RedpakError
-from redrpm.rpmdb import open_rpmdb
+from redpak.errors import TYPE_CHECKING, RedpakError
+
+if TYPE_CHECKING:
+    from typing import Any
+
+    from redcheck.inspection import Inspection
+    from redcheck.owned import Owned
+    from redcheck.walk import Cannot
+    from redcheck.workers import Result
 
 
-@dataclass(frozen=True)
-class LayerTask:
-    """One layer to check, with what its family says about it."""
+def check_files(layer: Layer, scope: Scope, environ: Mapping[str, str], *,
+                use_cache: bool) -> Result:
+    """Check the files of a layer; what the cache knows to be unchanged is not looked at again.
 
-    layer: Layer
-    keys: Sequence[bytes]  # public keys that the family trusts
-    signed: bool  # whether every package must be
-    files: bool  # whether files are looked at
-
-
-@dataclass
-class LayerResult:
-    """What was found, and what could not be checked."""
-
-    findings: list[Finding]
-    unchecked: list[str] = field(default_factory=list)
-    packages: int = 0
-
-
-def check_layer(task: LayerTask, scope: Scope, cache: LayerCache) -> LayerResult:
-    """Check a layer; what the cache knows to be unchanged is not looked at again."""
-    layer = task.layer
-    library = Library()
+    ``findings``, as they are stored, and what is ``unchecked``; or the ``error`` for which nothing
+    was checked, with a ``hint``.
+    """
+    check = _FileCheck(layer, scope, environ, use_cache=use_cache)
     try:
-        state = rpmdb_state(layer)
-        result = _check_rpmdb(task, state, cache, library)
-        if task.files:
-            walk = _check_files(layer, scope, state, cache, library)
-            result.findings += walk.all_findings()
-            result.unchecked += walk.unchecked
-        return result
+        walk = check.run()
+        return {"findings": [finding.stored() for finding in walk.all_findings()],
+                "unchecked": walk.unchecked}
     except RedpakError as err:
-        return LayerResult([layer.finding("rpmdb", err.message, remedy=err.hint)])
+        return {"error": err.message, "hint": err.hint}
     finally:
-        library.close()
+        check.library.close()
+
+
+class _FileCheck:
+    def __init__(self, layer: Layer, scope: Scope, environ: Mapping[str, str], *,
+                 use_cache: bool) -> None:
+        self.library = Library()
+        self._layer = layer
+        self._scope = scope
+        self._open_cache = partial(LayerCache, layer=layer, root=scope.root, environ=environ,
+                                   enabled=use_cache)
+        self._paths = family_paths(layer)
+
+    def run(self) -> Walk:
+        """Walk the layer. Raises RedpakError."""
+        cache = self._open_cache("files")
+        key = [self.library.state(self._layer), _accounts_state(self._layer),
+               derived_patterns(self._layer, self._scope), sorted(self._layer.children)]
+        known = cache.get("files", key)
+        before = None
+        if known is not None and self._paths.lead(known["links"]):
+            before = Walk(records=known["records"], is_whole=known["whole"],
+                          absent=[Finding.restore(row) for row in known["absent"]])
+        walk = LayerWalk(self._layer, self._inspect, before).run()
+        cache.put("files", key, {
+            "records": walk.records, "whole": walk.is_whole, "links": self._paths.links,
+            "absent": [finding.stored() for finding in walk.absent]})
         cache.save()
+        return walk
 
+    def _inspect(self, cannot: Cannot) -> Inspection:
+        from redcheck.inspection import Inspection, match_any  # these load librpm
+        from redcheck.verify import read_accounts
 
-def _check_rpmdb(task: LayerTask, state: Any, cache: LayerCache,
-                 library: Library) -> LayerResult:
-    key = [state, task.signed, sorted(key.hex() for key in task.keys) if task.signed else []]
-    known = cache.get("rpmdb", key)
-    if known is not None:
-        return LayerResult([Finding.restore(row) for row in known["findings"]],
-                           packages=known["packages"])
-    layer = task.layer
-    installed = library.of(layer)
-    findings = list(check_headers(layer, installed.packages, keys=task.keys,
-                                  required=task.signed))
-    if installed.packages:
-        with open_rpmdb(installed.directory) as ts:
-            findings += check_index(layer, installed, ts)
-    count = sum(not package.is_key for package in installed.packages)
-    cache.put("rpmdb", key, {"findings": [finding.stored() for finding in findings],
-                             "packages": count})
-    return LayerResult(findings, packages=count)
+        accounts = read_accounts(self._paths.layers, privileged=is_privileged(self._layer))
+        return Inspection(
+            self._layer, self._owned(), accounts,
+            match_any(derived_patterns(self._layer, self._scope)), cannot)
 
+    def _owned(self) -> Owned:
+        """What the packages own. The headers say the same at ten times the cost; it is a part of
+        its own, as only layers with a changed file need it."""
+        from redcheck.owned import collect_owned, restore_owned
 
-def _check_files(layer: Layer, scope: Scope, state: Any, cache: LayerCache,
-                 library: Library) -> Walk:
-    paths = family_paths(layer)
-    accounts = layer_accounts(layer)
-    derived = derived_pattern(layer, scope)
-    key = [state, accounts.privileged, derived.pattern, sorted(layer.children)]
-    before = None
-    known = cache.get("files", key)
-    if known is not None and all(paths.directory(link) == place
-                                 for link, place in known["links"].items()):
-        before = Walk(records=known["records"], is_whole=known["whole"],
-                      absent=[Finding.restore(row) for row in known["absent"]])
-    links = known["links"] if before is not None and known is not None else {}
-
-    def load() -> Owned:
-        owned = collect_owned(library.of(layer).packages, paths)
-        links.clear()
-        links.update(paths.links)
+        cache = self._open_cache("owned")
+        key = self.library.state(self._layer)
+        known = cache.get("owned", key)
+        if known is not None and self._paths.lead(known["links"]):
+            return restore_owned(known["files"])
+        owned = collect_owned(self.library.of(self._layer).packages, self._paths)
+        cache.put("owned", key, {"links": self._paths.links, "files": owned})
+        cache.save()
         return owned
-
-    walk = LayerWalk(layer, load, accounts, derived, before).run()
-    cache.put("files", key, {
-        "records": walk.records, "whole": walk.is_whole, "links": links,
-        "absent": [finding.stored() for finding in walk.absent]})
-    return walk
 
 
 def family_paths(layer: Layer) -> FamilyPaths:
@@ -114,20 +100,26 @@ def family_paths(layer: Layer) -> FamilyPaths:
     return FamilyPaths([member.path for member in reversed(layer.lineage)])
 
 
-def layer_accounts(layer: Layer) -> Accounts:
-    """Who can own the layer's files: anybody, when root owns it."""
-    roots = [member.path for member in reversed(layer.lineage)]
-    return read_accounts(roots, privileged=os.lstat(layer.path).st_uid == 0)
+def is_privileged(layer: Layer) -> bool:
+    """Whether anybody can own the layer's files: root owns it."""
+    return os.lstat(layer.path).st_uid == 0
 
 
-def derived_pattern(layer: Layer, scope: Scope) -> re.Pattern[str]:
-    """One expression for the family's patterns of derived files."""
+def _accounts_state(layer: Layer) -> list[Any] | None:
+    """What changes whenever the names of users and groups do; None where they do not matter."""
+    if not is_privileged(layer):
+        return None
+    found = []
+    for path in family_paths(layer).layers:
+        for name in ("passwd", "group"):
+            with suppress(OSError):
+                info = os.lstat(f"{path.rstrip('/')}/etc/{name}")
+                found.append([path, name, info.st_ino, info.st_size, info.st_ctime_ns])
+    return found
+
+
+def derived_patterns(layer: Layer, scope: Scope) -> list[str]:
+    """The family's patterns of derived files."""
     configs = [scope.main.config, *(member.node.config for member in layer.lineage
                                     if member.node is not None)]
-    return _one_pattern(tuple(pattern for config in configs
-                              for pattern in config.tags.derived_files))
-
-
-@functools.cache
-def _one_pattern(patterns: tuple[str, ...]) -> re.Pattern[str]:
-    return re.compile("|".join(map(fnmatch.translate, patterns)) or r"(?!)")
+    return [pattern for config in configs for pattern in config.tags.derived_files]

@@ -17,18 +17,19 @@ import sqlite3
 import stat
 import tempfile
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import rpm
 
 from redcheck.engine import Report
 from redcheck.findings import Finding, Severity
-from redcheck.packages import Installed, Library, Package
+from redcheck.library import Library
+from redcheck.packages import Installed, Package
 from redcheck.rootfs import RootFs
 from redcheck.scope import Layer, Scope
 from redpak.errors import RedpakError
 from redpak.node import ADMIN_FILES, CONFIG_FILES, NodeState
+from redpak.values import dataclass
 from redrpm.dnfstate import DNF5, DNF5_STATE_DIR, last_writer, read_entries
 
 _FORMAT = 1

@@ -7,15 +7,19 @@ import stat
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
 from itertools import groupby
-from typing import Any
 
 from redcheck.findings import Finding
-from redcheck.owned import OwnedFile
 from redcheck.scope import Layer
 from redpak.effective import EffectiveConfig, EffectiveExport
+from redpak.errors import TYPE_CHECKING
 from redpak.load import REDMAIN
 
-Files = dict[str, list[OwnedFile]]
+if TYPE_CHECKING:
+    from typing import Any
+
+    from redcheck.owned import OwnedFile
+
+    Files = dict[str, list[OwnedFile]]
 
 
 class HiddenFiles:

@@ -4,13 +4,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import rpm
 
-from redcheck.packages import Package
 from redcheck.rootfs import FamilyPaths
+from redpak.errors import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from redcheck.packages import Package
 
 # lib/rpmpgp.h, hash algorithms (RFC 4880, 9.4), as hashlib calls them.
 _ALGORITHMS = {1: "md5", 2: "sha1", 8: "sha256", 9: "sha384", 10: "sha512", 11: "sha224"}
@@ -96,6 +99,12 @@ def collect_owned(packages: Iterable[Package], paths: FamilyPaths) -> Owned:
             place = owned.setdefault(paths.directory(directory), {})
             place.setdefault(name, []).append(file)
     return owned
+
+
+def restore_owned(stored: Mapping[str, Mapping[str, Sequence[Sequence[Any]]]]) -> Owned:
+    """What collect_owned() gave, once JSON has said it."""
+    return {directory: {name: [OwnedFile(*row) for row in rows] for name, rows in names.items()}
+            for directory, names in stored.items()}
 
 
 def _padded(header: Any, tag: int, count: int, default: Any) -> list[Any]:

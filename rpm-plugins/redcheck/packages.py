@@ -5,15 +5,13 @@ from __future__ import annotations
 
 import base64
 import os
-from dataclasses import dataclass
 from typing import Any
 
 import rpm
 
 from redcheck.scope import Layer
-from redpak.errors import RedpakError
+from redpak.values import dataclass
 from redrpm.rpmdb import Member, copy_member, nevra, open_rpmdb
-from redrpm.scratch import ScratchDirectory
 
 KEY = "gpg-pubkey"
 
@@ -60,54 +58,3 @@ class Installed:
         """The public keys that the layer trusts."""
         return [base64.b64decode(text) for package in self.packages if package.is_key
                 for text in package.header[rpm.RPMTAG_PUBKEYS]]
-
-
-class Library:
-    """The packages of all layers, each read when it is first asked for."""
-
-    def __init__(self) -> None:
-        self._work: ScratchDirectory | None = None
-        self._known: dict[str, Installed] = {}
-        self._asked = 0
-
-    @property
-    def directory(self) -> str:
-        """A private directory, made when it is first asked for."""
-        if self._work is None:
-            self._work = ScratchDirectory()
-        return self._work.name
-
-    def of(self, layer: Layer) -> Installed:
-        """What ``layer`` has installed. Raises RedpakError."""
-        known = self._known.get(layer.path)
-        if known is None:
-            self._asked += 1
-            place = f"{self.directory}/{self._asked}"
-            try:
-                known = Installed(layer, place)
-            except OSError as err:
-                raise RedpakError(f"{layer.rpmdb}: cannot copy the rpmdb: {err}") from err
-            self._known[layer.path] = known
-        return known
-
-    def close(self) -> None:
-        """Remove the copies."""
-        self._known.clear()
-        if self._work is not None:
-            self._work.cleanup()
-            self._work = None
-
-
-def rpmdb_state(layer: Layer) -> list[Any]:
-    """What changes whenever the rpmdb of ``layer`` does. Raises RedpakError."""
-    found: list[Any] = [layer.rpmdb]
-    try:
-        for name in sorted(os.listdir(layer.rpmdb)):
-            if name != ".rpm.lock" and not name.endswith("-shm"):
-                info = os.lstat(f"{layer.rpmdb}/{name}")
-                found.append([name, info.st_ino, info.st_size, info.st_mtime_ns, info.st_ctime_ns])
-    except FileNotFoundError:
-        pass
-    except OSError as err:
-        raise RedpakError(f"{layer.rpmdb}: cannot read the rpmdb: {err.strerror}") from err
-    return found

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+
+from redpak.values import dataclass, field
 
 _MAX_LINKS = 40  # as the kernel: path_resolution(7)
 
@@ -93,6 +94,10 @@ class FamilyPaths:
             if known != path:
                 self.links[path] = known
         return known
+
+    def lead(self, links: Mapping[str, str]) -> bool:
+        """Whether each directory of ``links`` still is where that says."""
+        return all(self.directory(path) == place for path, place in links.items())
 
     def _resolve(self, path: str, links: int) -> str:
         if not path:

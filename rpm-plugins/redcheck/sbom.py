@@ -12,17 +12,18 @@ import hashlib
 import os
 import uuid
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from typing import Any
 
 import rpm
 
+from redcheck.library import Library
 from redcheck.manifest import header_digest
 from redcheck.owned import read_files
-from redcheck.packages import Library, Package
+from redcheck.packages import Package
 from redcheck.scope import Layer, Scope
 from redpak.errors import RedpakError
+from redpak.values import dataclass, field
 
 # For uuid5(): what is named are the bills of redpak.
 _NAMESPACE = uuid.UUID("6f1d3c1e-4d0c-5b7e-9a53-8a4b7f0f5a10")
@@ -207,14 +208,13 @@ def _spdx(bill: Bill) -> str:
     return write(bill)
 
 
-_FORMATS: Mapping[str, tuple[Callable[[Bill], str], str]] = {
+FORMATS: Mapping[str, tuple[Callable[[Bill], str], str]] = {
     "cyclonedx": (_cyclonedx, "cyclonedx-python-lib"), "spdx": (_spdx, "spdx-tools")}
-FORMATS = tuple(_FORMATS)
 
 
 def write_bill(bill: Bill, name: str) -> str:
     """``bill`` in the format ``name``. Raises RedpakError when its library is not installed."""
-    write, library = _FORMATS[name]
+    write, library = FORMATS[name]
     try:
         return write(bill)
     except ImportError as err:

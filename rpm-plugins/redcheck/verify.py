@@ -3,19 +3,19 @@
 
 from __future__ import annotations
 
-import contextlib
+import functools
 import hashlib
 import os
 import re
 import stat
 import struct
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import rpm
 
 from redcheck.owned import OwnedFile
 from redpak.kinds import CAPABILITIES
+from redpak.values import dataclass
 
 _BLOCK = 1 << 20
 # What is not compared, by the type of what is there.
@@ -67,13 +67,22 @@ def read_accounts(roots: Sequence[str], *, privileged: bool) -> Accounts:
 
 def _read_names(roots: Sequence[str], name: str) -> dict[int, str]:
     for root in roots:
-        path = f"{root.rstrip('/')}/etc/{name}"
-        if os.path.islink(path):
-            continue
-        with contextlib.suppress(OSError), open(path, encoding="utf-8", errors="replace") as lines:
+        known = _parse_names(f"{root.rstrip('/')}/etc/{name}")
+        if known is not None:
+            return known
+    return {0: "root"}
+
+
+@functools.cache  # a tree's nodes share their ancestors' files
+def _parse_names(path: str) -> dict[int, str] | None:
+    if os.path.islink(path):
+        return None
+    try:
+        with open(path, encoding="utf-8", errors="replace") as lines:
             rows = (line.split(":") for line in lines)
             return {int(row[2]): row[0] for row in rows if len(row) > 2 and row[2].isdigit()}
-    return {0: "root"}
+    except OSError:
+        return None
 
 
 def compare(file: OwnedFile, path: str, info: os.stat_result, accounts: Accounts) -> int:

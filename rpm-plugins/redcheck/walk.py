@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The files of one layer beside what its packages say, directory by directory.
+"""The directories of one layer, and which of them have changed since they were last inspected.
 
 A directory's *signature* covers the name, inode, size, mode and ctime of each entry: no file can
 change without changing it, short of setting the clock back. Where the signature is what it was
@@ -11,36 +11,39 @@ directories are looked at again.
 from __future__ import annotations
 
 import hashlib
+import marshal
 import os
-import re
 import stat
 import time
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterator
 from contextlib import suppress
-from dataclasses import dataclass, field
-from typing import Any
 
 from redcheck.findings import Finding
 from redcheck.leftovers import is_status_being_written
-from redcheck.owned import Owned, OwnedFile
 from redcheck.scope import Layer
-from redcheck.verify import Accounts, compare, describe, is_content_only
-from redpak.node import ADMIN_FILES, CONFIG_FILES, RESERVED_DIRECTORIES, STATUS_FILE
+from redpak.errors import TYPE_CHECKING
+from redpak.node import RESERVED_DIRECTORIES, STATUS_FILE
+from redpak.values import dataclass, field
+
+if TYPE_CHECKING:
+    from typing import Any
+
+    from redcheck.inspection import Inspection
+
+    Cannot = Callable[[str, OSError], None]  # hears what could not be looked at, and why
+    # A directory's record: signature, names that count (None: all), findings.
+    Record = list[Any]
+    Entries = list[tuple[str, os.stat_result]]
 
 _TYPE = 0o170000  # the bits of st_mode that S_IFMT() keeps
+_IS_DIRECTORY = stat.S_IFDIR
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _MARGIN_NS = 2_000_000_000  # two seconds: the coarsest clock of a file system (FAT)
-# Files of a node that are there without a package: redpak's own and dnf's.
-_OWN_FILES = frozenset((*CONFIG_FILES, *ADMIN_FILES))
-_OWN_DIRECTORIES = ("etc/yum.repos.d", "etc/dnf", "etc/pki/rpm-gpg", "usr/lib/sysimage/libdnf5")
 _SKIPPED = RESERVED_DIRECTORIES | {"private"}
 # Below these anything may be: data of applications, caches, logs.
 _LOOSE_TOPS = frozenset(("var", "run", "tmp", "dev", "proc", "sys", "home", "root"))
 # Of a core OS, what its package manager alone fills.
 _CORE_TOPS = frozenset(("usr", "opt"))
-
-# A directory's record: signature, names that count (None: all), findings.
-Record = list[Any]
-Entries = list[tuple[str, os.stat_result]]
 
 
 @dataclass
@@ -59,39 +62,32 @@ class Walk:
 
 
 class LayerWalk:
-    """Walks one layer. ``load`` gives what its packages own, when that is needed; ``before`` is
-    an earlier walk over the same packages."""
+    """Walks one layer. ``inspect`` makes what inspects directories, when one is to be; ``before``
+    is an earlier walk over the same packages."""
 
-    def __init__(self, layer: Layer, load: Callable[[], Owned], accounts: Accounts,
-                 derived: re.Pattern[str], before: Walk | None) -> None:
+    def __init__(self, layer: Layer, inspect: Callable[[Cannot], Inspection],
+                 before: Walk | None) -> None:
         self._layer = layer
         self._base = layer.path.rstrip("/")
-        self._load = load
-        self._owned: Owned | None = None
-        self._owned_directories: set[str] = set()
-        self._accounts = accounts
-        self._derived = derived
+        self._inspect = inspect
+        self._opened: Inspection | None = None
         self._before = before or Walk(is_whole=False)
         self._children = {path[len(self._base):] for path in layer.children}
-        self._to_children = {parent for child in self._children for parent in _parents(child)}
-        self._own = _own_directories(layer)
+        self._to_children = {parent for child in self._children for parent in parents(child)}
         self._unreadable: set[str] = set()
         self._limit = time.time_ns() - _MARGIN_NS
         self.result = Walk()
 
     @property
-    def owned(self) -> Owned:
-        """What the packages own, by directory."""
-        if self._owned is None:
-            self._owned = self._load()
-            for directory in self._owned:
-                self._owned_directories.update((directory, *_parents(directory)))
-        return self._owned
+    def _inspection(self) -> Inspection:
+        if self._opened is None:
+            self._opened = self._inspect(self._cannot)
+        return self._opened
 
     def run(self) -> Walk:
         """Walk the layer."""
         if not self._before.is_whole:
-            _ = self.owned
+            _ = self._inspection
         pending = [""]
         seen: set[str] = set()
         while pending:
@@ -100,30 +96,27 @@ class LayerWalk:
             if entries is not None:
                 seen.add(directory)
                 pending += self._look(directory, entries)
-        if self._owned is None:
+        if self._opened is None:
             self.result.absent = self._before.absent
         else:
-            self.result.absent = list(self._find_absent(seen))
+            self.result.absent = list(self._opened.find_absent(seen, self._unreadable))
         return self.result
 
     def _read(self, directory: str) -> Entries | None:
         full = self._base + directory
-        entries: Entries = []
         try:
-            with os.scandir(full or "/") as found:
-                # The status changes with every proof, and is checked elsewhere.
-                names = [entry for entry in found if directory or not (
-                    entry.name == STATUS_FILE or is_status_being_written(entry.name))]
-            for entry in names:
-                with suppress(FileNotFoundError):  # gone meanwhile, the directory is not
-                    entries.append((entry.name, entry.stat(follow_symlinks=False)))
+            entries = _read_entries(full or "/")
         except FileNotFoundError:
             return None
         except OSError as err:
             self._unreadable.add(directory)
             self._cannot(full, err)
             return None
-        return sorted(entries)
+        if not directory:
+            # The status changes with every proof, and is checked elsewhere.
+            entries = [entry for entry in entries if not (
+                entry[0] == STATUS_FILE or is_status_being_written(entry[0]))]
+        return entries
 
     def _look(self, directory: str, entries: Entries) -> list[str]:
         """Check the entries of one directory; the directories below it to look at."""
@@ -132,12 +125,12 @@ class LayerWalk:
         record = self._before.records.get(directory)
         names = None
         if not strict:
-            names = record[1] if record and self._owned is None else self._names(directory)
+            names = record[1] if record and self._opened is None else self._names(directory)
         signature, newest = _sign(entries, names)
         if record is not None and record[0] == signature:
             findings = [Finding.restore(row) for row in record[2]]
         else:
-            findings = list(self._check(directory, entries, strict=strict))
+            findings = list(self._inspection.check(directory, entries, strict=strict))
             if names is not None:
                 names = self._names(directory)
                 signature, newest = _sign(entries, names)
@@ -148,10 +141,11 @@ class LayerWalk:
         else:
             self.result.is_whole = False
         return [f"{directory}/{name}" for name, info in entries
-                if stat.S_ISDIR(info.st_mode) and self._descends(directory, name, strict=strict)]
+                if info.st_mode & _TYPE == _IS_DIRECTORY
+                and self._descends(directory, name, strict=strict)]
 
     def _names(self, directory: str) -> list[str]:
-        return sorted(self.owned.get(directory, ()))
+        return sorted(self._inspection.owned.get(directory, ()))
 
     def _is_strict(self, directory: str) -> bool:
         """Whether a file that no package owns is a finding here."""
@@ -166,74 +160,32 @@ class LayerWalk:
             return False
         if strict or (self._layer.is_core and not directory and name in _CORE_TOPS):
             return True
-        known = self._before.records if self._owned is None else self._owned_directories
-        return path in known
-
-    def _check(self, directory: str, entries: Entries, *, strict: bool) -> Iterable[Finding]:
-        wanted = self.owned.get(directory, {})
-        present = set()
-        for name, info in entries:
-            present.add(name)
-            files = wanted.get(name)
-            if files:
-                yield from self._compare(directory, name, info, files)
-            elif strict and not stat.S_ISDIR(info.st_mode):
-                yield from self._stray(f"{directory}/{name}")
-        for name, files in wanted.items():
-            if name not in present:
-                yield from self._missing(files)
-
-    def _compare(self, directory: str, name: str, info: os.stat_result,
-                 files: Sequence[OwnedFile]) -> Iterable[Finding]:
-        place = f"{self._base}{directory}/{name}"
-        for file in files:
-            if file.is_replaced:
-                continue
-            try:
-                difference = compare(file, place, info, self._accounts)
-            except OSError as err:
-                self._cannot(place, err)
-                continue
-            if not difference:
-                continue
-            changed = file.is_config and is_content_only(difference)
-            yield self._layer.finding(
-                "changed-config" if changed else "changed-file",
-                f"{file.path}: {describe(difference)}", package=file.package, path=file.path)
-
-    def _stray(self, path: str) -> Iterable[Finding]:
-        relative = path[1:]
-        if relative in _OWN_FILES or relative.startswith(self._own):
-            return
-        if self._layer.is_core and not self._owned:
-            return  # it has no packages: nothing could own a file
-        rule = "derived-file" if self._derived.fullmatch(path) else "unowned-file"
-        yield self._layer.finding(rule, f"{path} belongs to no package", path=path)
-
-    def _missing(self, files: Sequence[OwnedFile]) -> Iterable[Finding]:
-        for file in files:
-            if not file.may_be_missing and self._could_be_made(file):
-                yield self._layer.finding("missing-file", f"{file.path} is missing",
-                                          package=file.package, path=file.path)
-
-    def _could_be_made(self, file: OwnedFile) -> bool:
-        """Only root makes devices: an ordinary user's node is without."""
-        is_device = stat.S_ISCHR(file.mode) or stat.S_ISBLK(file.mode)
-        return self._accounts.privileged or not is_device
-
-    def _find_absent(self, seen: set[str]) -> Iterable[Finding]:
-        for directory, names in sorted(self.owned.items()):
-            if directory not in seen and not self._is_hidden(directory):
-                for files in names.values():
-                    yield from self._missing(files)
-
-    def _is_hidden(self, directory: str) -> bool:
-        """Whether the directory could not be looked at, which was told."""
-        return not self._unreadable.isdisjoint((directory, *_parents(directory)))
+        return path in (self._before.records if self._opened is None else self._opened.directories)
 
     def _cannot(self, path: str, error: OSError) -> None:
         self.result.is_whole = False
         self.result.unchecked.append(f"{path}: {error.strerror}")
+
+
+def _read_entries(path: str) -> Entries:
+    """Names and status of what is in a directory, by name. Raises OSError."""
+    # By descriptor: the kernel need not find the directory anew for each entry.
+    descriptor = os.open(path, _DIRECTORY)
+    try:
+        with os.scandir(descriptor) as found:
+            try:
+                return sorted([(entry.name, entry.stat(follow_symlinks=False))
+                               for entry in found])
+            except FileNotFoundError:  # gone meanwhile, the directory is not
+                return sorted(_stat_remaining(descriptor))
+    finally:
+        os.close(descriptor)
+
+
+def _stat_remaining(descriptor: int) -> Iterator[tuple[str, os.stat_result]]:
+    for name in os.listdir(descriptor):
+        with suppress(FileNotFoundError):
+            yield name, os.lstat(name, dir_fd=descriptor)
 
 
 def _sign(entries: Entries, names: Collection[str] | None) -> tuple[str, int]:
@@ -241,31 +193,23 @@ def _sign(entries: Entries, names: Collection[str] | None) -> tuple[str, int]:
     if names is not None:
         chosen = frozenset(names)
         entries = [entry for entry in entries if entry[0] in chosen]
-    rows: list[tuple[Any, ...]] = []
+    rows: list[Any] = []  # flat: the mode tells how many members a row has
     newest = 0
     for name, info in entries:
-        if info.st_mode & _TYPE == stat.S_IFDIR:
+        mode = info.st_mode
+        if mode & _TYPE == _IS_DIRECTORY:
             # Its own signature tells what changes in it.
-            rows.append((name, info.st_mode, info.st_uid, info.st_gid))
+            rows += name, mode, info.st_uid, info.st_gid
         else:
             ctime = info.st_ctime_ns
-            newest = max(newest, ctime)
-            rows.append((name, info.st_mode, info.st_ino, info.st_size, ctime))
-    # repr() tells different rows apart, and is quick.
-    return hashlib.blake2b(repr(rows).encode(), digest_size=16).hexdigest(), newest
+            if ctime > newest:
+                newest = ctime
+            rows += name, mode, info.st_ino, info.st_size, ctime
+    # Version 2: the same values give the same bytes, whoever else refers to them.
+    return hashlib.blake2b(marshal.dumps(rows, 2), digest_size=16).hexdigest(), newest
 
 
-def _parents(path: str) -> list[str]:
+def parents(path: str) -> list[str]:
     """The directories above ``path``, without the root itself."""
     parts = path.split("/")[1:-1]
     return ["/" + "/".join(parts[:end]) for end in range(1, len(parts) + 1)]
-
-
-def _own_directories(layer: Layer) -> tuple[str, ...]:
-    """Prefixes of what redpak and dnf keep in a node."""
-    own = [f"{name}/" for name in _OWN_DIRECTORIES]
-    if layer.node is not None:
-        node = layer.node
-        places = (node.rpmdb_dir, node.persist_dir, node.cache_dir, node.log_dir)
-        own += [f"{os.path.relpath(place, node.path)}/" for place in places]
-    return tuple(own)

@@ -1,25 +1,28 @@
 # SPDX-License-Identifier: Apache-2.0
 """Work shared out to forked processes.
 
-Each takes the next task from a pipe that was filled beforehand, and leaves its results in a file:
-nobody waits for the other to read.
+Each takes the next task from a pipe that was filled beforehand, and leaves its results in memory
+that it shares with its parent (memfd_create(2)): nobody waits for the other to read.
 """
 
 from __future__ import annotations
 
+import gc
+import json
 import os
-import pickle
+import signal
 import struct
 import sys
-import tempfile
-import traceback
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
 
-from redpak.errors import RedpakError
+from redpak.errors import TYPE_CHECKING, RedpakError
 
-Task = TypeVar("Task")
-Result = TypeVar("Result")
+if TYPE_CHECKING:
+    from typing import Any, TypeVar
+
+    Task = TypeVar("Task")
+    Result = dict[str, Any]  # what JSON can say
+
 _NUMBER = struct.Struct("<I")
 _MAX_QUEUED = 4096  # bytes; a pipe holds at least one page without a reader
 
@@ -34,12 +37,13 @@ def _say_nothing(number: int) -> None:
 
 
 class Workers:
-    """Processes at work on ``tasks``; the caller has no threads."""
+    """Processes at work on ``tasks`` while the ``with`` statement lasts; the caller has no threads.
+    """
 
     def __init__(self, tasks: Sequence[Task], work: Callable[[Task], Result], count: int) -> None:
         self._tasks: Sequence[Any] = tasks
-        self._work: Callable[[Any], Any] = work
-        self._children: list[tuple[int, Any]] = []
+        self._work: Callable[[Any], Result] = work
+        self._children: list[tuple[int, int]] = []
         if count < 1 or len(tasks) < 2 or len(tasks) * _NUMBER.size > _MAX_QUEUED:
             return
         receive, send = os.pipe()
@@ -47,52 +51,67 @@ class Workers:
         os.close(send)
         sys.stdout.flush()
         sys.stderr.flush()
+        gc.freeze()  # a collection in a child would copy what the processes share
         for _ in range(min(count, len(tasks))):
-            output = tempfile.TemporaryFile(prefix="redpak-check-")  # noqa: SIM115 - read later
+            output = os.memfd_create("redpak-check")
             pid = os.fork()
             if pid == 0:
                 self._run_child(receive, output)
             self._children.append((pid, output))
         self._queue = receive
 
-    def _run_child(self, queue: int, output: Any) -> None:
+    def __enter__(self) -> Workers:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Nobody is left at work when the caller gave up."""
+        for pid, output in self._children:
+            os.kill(pid, signal.SIGINT)  # Python's own way out: nothing is left behind
+            os.waitpid(pid, 0)
+            os.close(output)
+        self._children = []
+
+    def _run_child(self, queue: int, output: int) -> None:
         status = 1
         try:
-            pickle.dump(self._take_all(queue, _say_nothing), output)
-            output.flush()
+            results = list(self._take_all(queue, _say_nothing).items())
+            with open(output, "wb") as stream:
+                stream.write(json.dumps(results).encode())
             status = 0
+        except KeyboardInterrupt:
+            pass
         except BaseException:
-            traceback.print_exc()
+            sys.excepthook(*sys.exc_info())
         finally:
             sys.stdout.flush()
             sys.stderr.flush()
             os._exit(status)
 
-    def _take_all(self, queue: int, tell: Callable[[int], None]) -> dict[int, Any]:
-        results: dict[int, Any] = {}
+    def _take_all(self, queue: int, tell: Callable[[int], None]) -> dict[int, Result]:
+        results: dict[int, Result] = {}
         while data := os.read(queue, _NUMBER.size):
             (number,) = _NUMBER.unpack(data)
             results[number] = self._do(number, tell)
         return results
 
-    def _do(self, number: int, tell: Callable[[int], None]) -> Any:
+    def _do(self, number: int, tell: Callable[[int], None]) -> Result:
         tell(number)
         return self._work(self._tasks[number])
 
-    def results(self, tell: Callable[[int], None] = _say_nothing) -> list[Any]:
+    def results(self, tell: Callable[[int], None] = _say_nothing) -> list[Result]:
         """What became of each task; this process helps, and calls ``tell`` with the number of each
         task that it takes: those before it are done or under way. Raises RedpakError."""
         if not self._children:
             return [self._do(number, tell) for number in range(len(self._tasks))]
         found = self._take_all(self._queue, tell)
         os.close(self._queue)
-        for pid, output in self._children:
+        while self._children:
+            pid, output = self._children.pop()
             status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
             if status:
                 raise RedpakError(f"a process of the check ended with status {status}",
                                   hint="see above for why")
-            output.seek(0)
-            found.update(pickle.load(output))
-            output.close()
-        self._children = []
+            os.lseek(output, 0, os.SEEK_SET)
+            with open(output, "rb") as stream:
+                found.update(json.loads(stream.read()))
         return [found[number] for number in range(len(self._tasks))]

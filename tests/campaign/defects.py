@@ -4,7 +4,8 @@
 Trees of 1 to 30 nodes with real packages, half of them images (--redroot). Of each tree the
 unharmed state must be proven with nothing found; then defects are seeded into random nodes, one at
 a time, and each must be found at its node. Nothing may be found elsewhere but in the nodes below,
-which stand on the harmed one. An image must be the same to the last byte and time after a check.
+which stand on the harmed one. Nothing else may be found without what the cache knows, and an image
+must be the same to the last byte and time after a check.
 """
 
 from __future__ import annotations
@@ -43,10 +44,10 @@ class Outcome:
     problem: str
 
 
-def check(tree: Tree) -> dict[str, object]:
+def check(tree: Tree, *words: str) -> dict[str, object]:
     """Run red-check; its report. An image must not change."""
     before = snapshot_tree(tree.top) if tree.image else None
-    done = tree.actor.run(tree.command)
+    done = tree.actor.run([*tree.command, *words])
     assert done.returncode in (0, 1) and "Traceback" not in done.stderr, describe(done)
     if before is not None:
         assert snapshot_tree(tree.top) == before, "the image was changed"
@@ -66,7 +67,10 @@ def seed_defect(tree: Tree, harm: Harm, node: CheckNode, generator: random.Rando
     kind = tree.actor.kind
     rule, text = harm(tree, node, generator)
     try:
-        problem = judge(tree, node, rule, text, check(tree))
+        report = check(tree)
+        problem = judge(tree, node, rule, text, report)
+        if not tree.image and check(tree, "--no-cache")["findings"] != report["findings"]:
+            problem = problem or "what the cache knows makes a difference"
     except AssertionError as err:
         problem = str(err)
     return Outcome(kind, tree.image, len(tree.nodes), harm.__name__, node.alias, rule, problem)

@@ -3,9 +3,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import shutil
+import signal
+import subprocess
 import time
 from pathlib import Path
 from typing import Iterator
@@ -23,6 +26,8 @@ def repository(tmp_path_factory: pytest.TempPathFactory, session_pool: Path) -> 
     build_rpm(directory, "base", files={"/usr/bin/base": RpmFile("base\n", 0o755),
                                         "/etc/base.conf": RpmFile("a=1\n", directive="%config")})
     build_rpm(directory, "app", requires=["base"], files={"/usr/share/app/data": "data\n"})
+    build_rpm(directory, "accounts", files={"/etc/passwd": RpmFile(
+        "root:x:0:0::/:/bin/sh\n", directive="%config")})
     build_rpm(directory, "lone", files={"/usr/share/lone/data": "data\n"})
     return create_repository(directory)
 
@@ -93,6 +98,60 @@ def test_damage_is_found_at_its_node_also_by_the_next_check(parent: TestNode,
     assert timestamp(child) == before
     child.dnf("red-reinstall", "-y", "app")
     assert [found for found in findings(parent, "--tree") if found[1] == "child"] == []
+
+
+def test_what_a_directory_lost_is_found_when_all_else_is_known(parent: TestNode) -> None:
+    """Once everything was old enough, only the directory that changed is looked at."""
+    time.sleep(2.1)
+    check(parent, status=0)
+    (parent.path / "usr/bin/base").rename(parent.path / "usr/bin/stray")
+    for words in ([], [], ["--no-cache"]):
+        assert findings(parent, *words) == [("missing-file", "parent"), ("unowned-file", "parent")]
+    (parent.path / "usr/bin/stray").rename(parent.path / "usr/bin/base")
+    assert findings(parent, status=0) == []
+    (parent.path / "usr/bin/base").unlink()
+    (parent.path / "usr/bin").rmdir()
+    for words in ([], [], ["--no-cache"]):
+        assert findings(parent, *words) == [("missing-file", "parent")]
+
+
+def test_owners_are_looked_at_again_when_they_have_other_names(
+        actor: Actor, parent: TestNode, child: TestNode) -> None:
+    parent.install("accounts")
+    time.sleep(2.1)
+    check(parent, "--tree", status=0)
+    (parent.path / "etc/passwd").write_text("toor:x:0:0::/:/bin/sh\n")
+    # An ordinary user's files are that user's, whomever their package gives them to.
+    root = actor.kind == "root"
+    found = findings(child, status=1 if root else 0)
+    assert set(found) == ({("changed-file", "child")} if root else set())
+    assert findings(child, "--no-cache", status=1 if root else 0) == found
+
+
+def test_a_damaged_rpmdb_is_never_proven_whatever_is_looked_for(parent: TestNode) -> None:
+    database = parent.path / "var/lib/rpm/rpmdb.sqlite"
+    database.chmod(0o644)
+    with database.open("r+b") as stream:
+        stream.seek(100)
+        stream.write(b"damage" * 1000)
+    assert findings(parent) == [("rpmdb", "parent")]
+    done = parent.try_dnf("red-check", "--files")
+    assert done.returncode == 2, describe(done)
+    assert "could not check: " in done.stdout and "damaged rpmdb" in done.stdout, describe(done)
+
+
+def test_who_is_tired_of_waiting_interrupts_a_check(parent: TestNode) -> None:
+    held = os.open(parent.path, os.O_RDONLY)
+    fcntl.flock(held, fcntl.LOCK_EX)
+    process = parent.actor.popen(["red-check", f"--redpath={parent.path}"],
+                                 stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert process.stderr is not None
+    assert process.stderr.readline().startswith("Waiting for another command on node ")
+    process.send_signal(signal.SIGINT)
+    stdout, stderr = process.communicate(timeout=60)
+    os.close(held)
+    assert (process.returncode, stdout, stderr) == (130, "", "")
+    assert check(parent, status=0) == "Proven: 1 node, 1 package\n"
 
 
 def test_a_configuration_change_alone_is_a_note(parent: TestNode) -> None:

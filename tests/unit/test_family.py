@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from redpak.create import create_node, prove_node, set_state, update_node
+from redpak.create import create_node, set_state, update_node
 from redpak.errors import ConfigError, RedpakError
 from redpak.family import (
     Family,
@@ -19,7 +19,7 @@ from redpak.family import (
     load_main,
     resolve_redpath,
 )
-from redpak.node import NodeState, NodeStatus, now_ms, read_status, write_status
+from redpak.node import NodeState, NodeStatus, now_ms, prove_node, read_status, write_status
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
 

@@ -1,12 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Headers: whether each is whole, and signed by a key that the family trusts."""
+"""Headers: whether each is whole, found by rpm, and signed by a key that the family trusts."""
 
 from __future__ import annotations
 
 import base64
-import configparser
 import contextlib
-import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
@@ -16,6 +14,13 @@ import rpm
 from redcheck.findings import Finding
 from redcheck.packages import Installed, Package
 from redcheck.scope import Layer
+from redpak.errors import TYPE_CHECKING
+from redrpm.rpmdb import open_rpmdb
+
+if TYPE_CHECKING:
+    from redcheck.engine import HeadersTask
+    from redcheck.library import Library
+    from redcheck.workers import Result
 
 _DIGESTS_ONLY = rpm._RPMVSF_NOSIGNATURES | rpm._RPMVSF_NOPAYLOAD
 _SIGNATURE_TAGS = tuple(
@@ -25,8 +30,21 @@ _DIGEST_TAGS = (rpm.RPMTAG_SHA256HEADER, rpm.RPMTAG_SHA1HEADER)
 _KEY_ID = re.compile(r"key ID ([0-9a-f]+)", re.IGNORECASE)
 
 
-def check_headers(layer: Layer, packages: Iterable[Package], *, keys: Sequence[bytes],
-                  required: bool) -> Iterator[Finding]:
+def check_headers(task: HeadersTask, library: Library) -> Result:
+    """What is wrong with the headers of a layer: ``findings``, as they are stored, and the number
+    of ``packages``. Raises RedpakError."""
+    layer, installed = task.layer, library.of(task.layer)
+    keys = [bytes.fromhex(key) for key in task.keys]
+    findings = list(_check_signatures(layer, installed.packages, keys=keys, required=task.signed))
+    if installed.packages:
+        with open_rpmdb(installed.directory) as ts:
+            findings += _check_index(layer, installed, ts)
+    return {"findings": [finding.stored() for finding in findings],
+            "packages": sum(not package.is_key for package in installed.packages)}
+
+
+def _check_signatures(layer: Layer, packages: Iterable[Package], *, keys: Sequence[bytes],
+                      required: bool) -> Iterator[Finding]:
     """Each header of ``packages`` beside its own digests and, when required, its signature.
 
     The digests tell damage of the rpmdb; only a signature tells tampering.
@@ -87,7 +105,7 @@ def _first(error: Exception) -> str:
     return (str(error).strip().splitlines() or ["unknown error"])[0]
 
 
-def check_index(layer: Layer, installed: Installed, ts: Any) -> Iterator[Finding]:
+def _check_index(layer: Layer, installed: Installed, ts: Any) -> Iterator[Finding]:
     """Whether each package can be found by what it provides: rpm asks the index, not the headers.
     """
     indexed: dict[int, set[str]] = {}
@@ -103,36 +121,3 @@ def check_index(layer: Layer, installed: Installed, ts: Any) -> Iterator[Finding
                 "rpmdb", f"{package.label} provides {', '.join(sorted(missing)[:3])}, but the"
                 " rpmdb's index does not know it", package=package.label,
                 remedy=f"rebuild it: rpmdb --dbpath {layer.rpmdb} --rebuilddb")
-
-
-def requires_signatures(layer: Layer, *, tag: bool) -> bool:
-    """Whether gpgcheck holds for a node: by the family's tag, else by its own dnf.conf, when none
-    of its repositories says otherwise."""
-    if tag or layer.node is None:
-        return tag
-    parser = _read_ini(f"{layer.path}/etc/dnf/dnf.conf")
-    if not _is_true(parser.get("main", "gpgcheck", fallback="0")):
-        return False
-    directory = f"{layer.path}/etc/yum.repos.d"
-    names = os.listdir(directory) if os.path.isdir(directory) else []
-    for name in names:
-        if name.endswith(".repo"):
-            repos = _read_ini(f"{directory}/{name}")
-            if any(not _is_true(repos.get(section, "gpgcheck", fallback="1"))
-                   for section in repos.sections()):
-                return False
-    return True
-
-
-def _read_ini(path: str) -> configparser.ConfigParser:
-    parser = configparser.ConfigParser(interpolation=None, strict=False)
-    if os.path.isfile(path) and not os.path.islink(path):
-        try:
-            parser.read(path, encoding="utf-8")
-        except (configparser.Error, OSError, UnicodeDecodeError):
-            parser.clear()
-    return parser
-
-
-def _is_true(text: str) -> bool:
-    return text.strip().lower() in ("1", "yes", "true", "on")

@@ -1,0 +1,57 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Work shared out to forked processes by red-check."""
+
+from __future__ import annotations
+
+import os
+import time
+
+import pytest
+
+from redcheck.workers import Workers
+from redpak.errors import RedpakError
+
+
+def double(task: str) -> dict[str, object]:
+    time.sleep(0.01)  # for others to get some, too
+    return {"doubled": task + task, "pid": os.getpid()}
+
+
+@pytest.mark.parametrize("count", [0, 1, 3])
+def test_results_come_in_the_order_of_their_tasks(count: int) -> None:
+    tasks = [f"name-{number}-\udcff-\u00e9-\n" for number in range(20)]  # not UTF-8: any file name
+    told: list[int] = []
+    with Workers(tasks, double, count) as workers:
+        results = workers.results(told.append)
+    assert [result["doubled"] for result in results] == [task + task for task in tasks]
+    assert len({result["pid"] for result in results}) == count + 1
+    assert told == sorted(told)
+    with pytest.raises(ChildProcessError):
+        os.waitpid(-1, os.WNOHANG)
+
+
+def fail_in_a_helper(parent: int) -> dict[str, object]:
+    if os.getpid() != parent:
+        raise ValueError("a fault of ours")
+    time.sleep(0.1)
+    return {}
+
+
+def test_a_fault_in_a_helper_is_an_error_with_its_traceback(
+        capfd: pytest.CaptureFixture[str]) -> None:
+    ended = pytest.raises(RedpakError, match="a process of the check ended with status 1")
+    with Workers([os.getpid()] * 3, fail_in_a_helper, 1) as workers, ended:
+        workers.results()
+    assert "ValueError: a fault of ours" in capfd.readouterr().err
+
+
+def test_nobody_is_left_at_work_when_the_caller_gives_up(
+        capfd: pytest.CaptureFixture[str]) -> None:
+    start = time.monotonic()
+    with pytest.raises(KeyError), Workers([60, 60, 60], time.sleep, 2):  # type: ignore[arg-type]
+        time.sleep(0.2)
+        raise KeyError
+    assert time.monotonic() - start < 30
+    with pytest.raises(ChildProcessError):
+        os.waitpid(-1, os.WNOHANG)
+    assert capfd.readouterr().err == ""

@@ -21,11 +21,9 @@ from typing import Iterator
 
 import pytest
 
-from support.actors import SYSTEM_PATH, Actor, actor_kinds, find_actor
-from support.frontends import dnf_under_test
+from support.actors import Actor, actor_kinds
+from support.installing import CHECKOUT, Installation
 from support.trees import remove_tree
-
-CHECKOUT = Path(__file__).resolve().parent.parent
 
 
 def pytest_configure() -> None:
@@ -70,41 +68,29 @@ def readable_checkout(session_pool: Path) -> Path:
 @pytest.fixture(scope="session")
 def prefix(session_pool: Path) -> Path:
     """A private installation of this checkout."""
-    directory = session_pool / "prefix"
-    subprocess.run([str(CHECKOUT / "scripts/install"), f"--prefix={directory}"], check=True)
-    return directory
+    return Installation.make(session_pool / "prefix").prefix
 
 
 @pytest.fixture(scope="session")
-def redmain(prefix: Path) -> Path:
-    """The installation's main.yaml; a host without an rpm database is adopted in the prefix."""
-    main = prefix / "etc/redpak/main.yaml"
-    if f"rpmdir: {prefix}/" in main.read_text():
-        actor = find_actor(actor_kinds()[-1])
-        actor = actor.with_environ(**command_environ(prefix, main, home=prefix))
-        actor.check(["red-dnf", "red-manager", "--adopt"])
-    return main
+def installation(prefix: Path) -> Installation:
+    """The same; a host without an rpm database is adopted in the prefix."""
+    found = Installation(prefix)
+    found.adopt_host()
+    return found
 
 
-def command_environ(prefix: Path, main: Path, *, home: Path) -> dict[str, str]:
-    return {
-        "PATH": f"{prefix}/bin:{SYSTEM_PATH}",
-        "HOME": str(home),
-        "LANG": "C.UTF-8",
-        "TERM": "dumb",
-        "redpak_MAIN": str(main),
-        "REDPAK_DNF": dnf_under_test(),
-    }
+@pytest.fixture(scope="session")
+def redmain(installation: Installation) -> Path:
+    """The installation's main.yaml."""
+    return installation.main
 
 
 @pytest.fixture(params=actor_kinds())
-def actor(request: pytest.FixtureRequest, pool_root: Path, prefix: Path, redmain: Path) -> Actor:
+def actor(
+    request: pytest.FixtureRequest, pool_root: Path, installation: Installation
+) -> Actor:
     """Runs the installed commands as an ordinary user, then as root."""
-    found = find_actor(request.param)
-    home = pool_root / "home"
-    home.mkdir()
-    os.chown(home, found.uid, found.gid)
-    return found.with_environ(**command_environ(prefix, redmain, home=home))
+    return installation.actor(request.param, pool_root / "home")
 
 
 @pytest.fixture

@@ -13,8 +13,6 @@ from __future__ import annotations
 import argparse
 import json
 import random
-import shutil
-import subprocess
 import sys
 import tempfile
 import time
@@ -22,10 +20,10 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-from conftest import CHECKOUT, command_environ
-from support.actors import Actor, actor_kinds, describe, find_actor
+from support.actors import Actor, actor_kinds, describe
 from support.checktrees import LARGEST, CheckNode, Stock, Tree, build_stock, make_tree
 from support.defects import HARMS, Harm
+from support.installing import CHECKOUT, Installation
 from support.trees import remove_tree, snapshot_tree
 
 EACH_TREE = 15  # defects
@@ -126,19 +124,10 @@ def campaign(actor: Actor, stock: Stock, ground: Path, defects: int,
 
 def prepare(ground: Path) -> tuple[Stock, dict[str, Actor]]:
     """The packages, an installation of the checkout, and who runs it."""
-    prefix = ground / "prefix"
-    subprocess.run([str(CHECKOUT / "scripts/install"), f"--prefix={prefix}"], check=True,
-                   stdout=subprocess.DEVNULL)
+    installation = Installation.make(ground / "prefix")
     stock = build_stock(ground / "stock")
-    actors = {}
-    for kind in actor_kinds():
-        home = ground / f"home-{kind}"
-        home.mkdir()
-        actor = find_actor(kind)
-        shutil.chown(home, actor.uid, actor.gid)
-        main = prefix / "etc/redpak/main.yaml"
-        actors[kind] = actor.with_environ(**command_environ(prefix, main, home=home))
-    return stock, actors
+    return stock, {kind: installation.actor(kind, ground / f"home-{kind}")
+                   for kind in actor_kinds()}
 
 
 def report(outcomes: list[Outcome], seed: int, seconds: float) -> bool:

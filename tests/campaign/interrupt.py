@@ -12,7 +12,6 @@ import argparse
 import json
 import os
 import random
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -23,8 +22,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Callable, Iterator
 
-from conftest import CHECKOUT, command_environ
-from support.actors import Actor, actor_kinds, find_actor
+from support.actors import Actor, actor_kinds
+from support.installing import Installation
 from support.interruption import (
     SCENARIOS,
     VICTIMS,
@@ -200,29 +199,15 @@ def main() -> int:
     return 0 if kills and report(kills, time.monotonic() - start) else 1
 
 
-def install(ground: Path) -> tuple[Path, Path]:
-    """Install the checkout below ``ground``, and adopt the host; the prefix and its main.yaml."""
-    prefix = ground / "prefix"
-    subprocess.run([str(CHECKOUT / "scripts/install"), f"--prefix={prefix}"], check=True)
-    main_file = prefix / "etc/redpak/main.yaml"
-    if f"rpmdir: {prefix}/" in main_file.read_text():
-        find_actor(actor_kinds()[-1]).with_environ(
-            **command_environ(prefix, main_file, home=prefix)
-        ).check(["red-dnf", "red-manager", "--adopt"])
-    return prefix, main_file
-
-
 def run_workers(ground: Path, kills: int) -> list[Kill]:
-    prefix, main_file = install(ground)
+    installation = Installation.make(ground / "prefix")
+    installation.adopt_host()
     repository = build_repository(ground / "repository")
-    tools = Tools.copy(ground / "tools", prefix)
+    tools = Tools.copy(ground / "tools", installation.prefix)
     workers = []
     for kind in actor_kinds():
-        actor = find_actor(kind)
         pool = ground / kind
-        pool.mkdir()
-        shutil.chown(pool, actor.uid, actor.gid)
-        actor = actor.with_environ(**command_environ(prefix, main_file, home=pool))
+        actor = installation.actor(kind, pool)
         out = ground / f"{kind}.json"
         pid = os.fork()
         if pid == 0:

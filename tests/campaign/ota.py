@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import random
-import shutil
 import sys
 import tempfile
 import time
@@ -18,9 +17,8 @@ import traceback
 from collections import Counter
 from pathlib import Path
 
-from campaign.interrupt import install
-from conftest import command_environ
-from support.actors import actor_kinds, find_actor
+from support.actors import actor_kinds
+from support.installing import Installation
 from support.interruption import Tools
 from support.ota import OtaBench, OtaFamily, build_packages
 from support.trees import remove_tree
@@ -48,16 +46,14 @@ def main() -> int:
 
 def run(ground: Path, kills: int) -> Counter[tuple[str, str]]:
     """The attempts by actor, and by where they were killed."""
-    prefix, main_file = install(ground)
+    installation = Installation.make(ground / "prefix")
+    installation.adopt_host()
     packages = build_packages(ground / "packages")
-    tools = Tools.copy(ground / "tools", prefix)
+    tools = Tools.copy(ground / "tools", installation.prefix)
     outcomes: Counter[tuple[str, str]] = Counter()
     for kind in actor_kinds():
-        actor = find_actor(kind)
         pool = ground / kind
-        pool.mkdir()
-        shutil.chown(pool, actor.uid, actor.gid)
-        actor = actor.with_environ(**command_environ(prefix, main_file, home=pool))
+        actor = installation.actor(kind, pool)
         family = OtaFamily.make(actor, pool, packages)
         bench = OtaBench(family, pool, tools, tar=kind == "user")
         generator = random.Random(f"{kind} {kills}")

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from conftest import command_environ
-from support.actors import Actor, find_actor
+from support.actors import Actor
+from support.installing import Installation
 from support.merged import Wrapped, make_merged
 from support.trees import snapshot_tree
 
@@ -172,13 +172,9 @@ def test_odd_and_long_paths_can_be_layers(actor: Actor, pool: Path, name: str) -
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs a second user: run as root")
 def test_a_user_runs_roots_node_with_a_read_only_etc(
-    pool_root: Path, prefix: Path, redmain: Path
+    pool_root: Path, installation: Installation
 ) -> None:
-    root, user = (find_actor(kind).with_environ(**command_environ(
-        prefix, redmain, home=pool_root / kind)) for kind in ("root", "user"))
-    for actor in (root, user):
-        (pool_root / actor.kind).mkdir()
-        os.chown(pool_root / actor.kind, actor.uid, actor.gid)
+    root, user = (installation.actor(kind, pool_root / kind) for kind in ("root", "user"))
     node = make_merged(root, pool_root / "pool/core", "core")
     put(root, node.path / "etc/shipped", "shipped\n")
     Wrapped(node).shell("echo root >/etc/by-root")

@@ -4,7 +4,6 @@ of what they need."""
 
 from __future__ import annotations
 
-import os
 import socket
 import time
 import urllib.request
@@ -14,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from conftest import command_environ
-from support.actors import actor_kinds, find_actor
+from support.actors import actor_kinds
 from support.debian import download_packages, repackage
+from support.installing import Installation
 from support.merged import Wrapped, free_port, make_merged
 from support.rpms import create_repository, write_repo_file
 
@@ -42,15 +41,11 @@ def repositories(session_pool: Path) -> Path:
 
 
 @pytest.fixture(scope="module", params=actor_kinds())
-def child(request: pytest.FixtureRequest, session_pool: Path, prefix: Path, redmain: Path,
+def child(request: pytest.FixtureRequest, session_pool: Path, installation: Installation,
           repositories: Path) -> Wrapped:
     """A child with the programs; its parent has their libraries, data and interpreters."""
-    found = find_actor(request.param)
-    place = session_pool / f"programs-{found.kind}"
-    for directory in (place, place / "home"):
-        directory.mkdir()
-        os.chown(directory, found.uid, found.gid)
-    actor = found.with_environ(**command_environ(prefix, redmain, home=place / "home"))
+    place = session_pool / f"programs-{request.param}"
+    actor = installation.actor(request.param, place)
     parent = make_merged(actor, place / "core", "core", repositories / "platform.repo")
     parent.install(*PLATFORM)
     node = make_merged(actor, place / "core/app", "app", repositories / "application.repo")

@@ -10,20 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from support.actors import actor_kinds, find_actor
-from support.wrapping import WITHOUT_CALLS, Ground, copy_red_wrap, make_ground
+from support.actors import find_actor
+from support.wrapping import WITHOUT_CALLS, Ground, make_ground
 
 KEY_CALLS = {"x86_64": (248, 250), "aarch64": (217, 219)}  # add_key, keyctl: asm/unistd.h
-
-
-@pytest.fixture(scope="module")
-def command(session_pool: Path) -> Path:
-    return copy_red_wrap(session_pool / "wrap-crossing")
-
-
-@pytest.fixture(params=actor_kinds())
-def ground(request: pytest.FixtureRequest, pool_root: Path, command: Path) -> Ground:
-    return make_ground(find_actor(request.param), pool_root, command)
 
 
 @pytest.fixture
@@ -93,14 +83,14 @@ os.execv(sys.argv[1], sys.argv[1:])
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs a user of its own: keys are counted by user")
-def test_a_user_without_keys_left_is_told(pool_root: Path, command: Path) -> None:
+def test_a_user_without_keys_left_is_told(pool_root: Path, red_wrap: Path) -> None:
     if os.uname().machine not in KEY_CALLS:
         pytest.skip("knows the numbers of add_key and keyctl on x86_64 and aarch64 only")
     add, control = KEY_CALLS[os.uname().machine]
     somebody = replace(find_actor("user"), name="54321", uid=54321, gid=54321)
-    ground = make_ground(somebody, pool_root, command)
+    ground = make_ground(somebody, pool_root, red_wrap)
     done = ground.actor.run([
-        "python3", "-c", TAKE_ALL_KEYS % (control, add), command,
+        "python3", "-c", TAKE_ALL_KEYS % (control, add), red_wrap,
         f"--redpath={ground.node('core')}", "--", "true"])
     assert (done.returncode, done.stderr) == (
         125, "red-wrap: error: cannot make a keyring: too many keys; end other applications of "

@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 
 from support.actors import actor_kinds, find_actor
-from support.wrapping import CHECKOUT, copy_red_wrap, make_ground
+from support.wrapping import CHECKOUT, make_ground
 
 LAUNCHER = CHECKOUT / "redwrap/launcher"
 FUZZER = CHECKOUT / "tests/fuzz/fuzz_launcher.c"
@@ -22,9 +22,8 @@ FLAGS = ("-std=c11", "-D_GNU_SOURCE", "-g", "-O1", "-Wall", "-Wextra", "-Werror"
 
 
 def test_no_plan_and_no_command_line_is_a_fault_of_memory(
-        session_pool: Path, pool_root: Path, tmp_path: Path) -> None:
-    ground = make_ground(find_actor(actor_kinds()[0]), pool_root,
-                         copy_red_wrap(session_pool / "wrap-fuzz"))
+        red_wrap: Path, pool_root: Path, tmp_path: Path) -> None:
+    ground = make_ground(find_actor(actor_kinds()[0]), pool_root, red_wrap)
     node = ground.node(
         "core", config=["seccomp: default", "umask: 027", "share_time: disabled"],
         environ=["- {key: V, mode: Execfd, value: echo x}"],

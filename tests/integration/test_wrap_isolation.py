@@ -15,18 +15,8 @@ from typing import Iterator
 
 import pytest
 
-from support.actors import Actor, actor_kinds, find_actor
-from support.wrapping import Ground, copy_red_wrap, make_ground
-
-
-@pytest.fixture(scope="module")
-def command(session_pool: Path) -> Path:
-    return copy_red_wrap(session_pool / "wrap-isolation")
-
-
-@pytest.fixture(params=actor_kinds())
-def ground(request: pytest.FixtureRequest, pool_root: Path, command: Path) -> Ground:
-    return make_ground(find_actor(request.param), pool_root, command)
+from support.actors import Actor
+from support.wrapping import Ground
 
 
 @pytest.fixture

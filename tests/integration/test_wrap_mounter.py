@@ -9,18 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from support.actors import actor_kinds, find_actor
-from support.wrapping import WITHOUT_CALLS, Ground, copy_red_wrap, make_ground
-
-
-@pytest.fixture(scope="module")
-def command(session_pool: Path) -> Path:
-    return copy_red_wrap(session_pool / "wrap-mounter")
-
-
-@pytest.fixture(params=actor_kinds())
-def ground(request: pytest.FixtureRequest, pool_root: Path, command: Path) -> Ground:
-    return make_ground(find_actor(request.param), pool_root, command)
+from support.wrapping import WITHOUT_CALLS, Ground
 
 
 def node_of_many(ground: Ground, count: int = 80) -> Path:

@@ -12,19 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from support.actors import actor_kinds, find_actor
-from support.wrapping import Ground, copy_red_wrap, make_ground
-
-
-@pytest.fixture(scope="module")
-def command(session_pool: Path) -> Path:
-    return copy_red_wrap(session_pool / "wrap-stale")
-
-
-@pytest.fixture(params=actor_kinds())
-def ground(request: pytest.FixtureRequest, pool_root: Path, command: Path) -> Ground:
-    return make_ground(find_actor(request.param), pool_root, command)
-
+from support.wrapping import Ground
 
 SHOW = ["- {key: SHOWN, value: one}"]
 
@@ -434,6 +422,7 @@ def test_an_installation_of_another_red_wrap_is_noticed(ground: Ground, node: Pa
     assert is_warm(ground, node)
     ground.command.touch()
     assert not is_warm(ground, node)
+    ground.settle()  # other tests use the same red-wrap
 
 
 def test_the_warm_path_starts_nothing_beside_bwrap(ground: Ground, node: Path) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import os
 
+from redpak.errors import RedpakError
+
 
 def write_file_atomic(path: str, data: bytes, mode: int = 0o644) -> None:
     """Replace the file at `path`: temporary file beside it, fsync, rename, fsync of the directory.
@@ -30,6 +32,20 @@ def write_file_atomic(path: str, data: bytes, mode: int = 0o644) -> None:
         os.unlink(temporary)
         raise
     sync_directory(directory)
+
+
+def write_output(path: str, data: bytes) -> None:
+    """Write what a user asked to have at `path`. A file is replaced whole; a device or a pipe is
+    written to, and so is what a symbolic link leads to. Raises RedpakError."""
+    try:
+        if os.path.islink(path) or (os.path.exists(path) and not os.path.isfile(path)):
+            # By the kernel, which does not let root follow every link: proc(5), protected_symlinks.
+            with open(path, "wb") as stream:
+                stream.write(data)
+        else:
+            write_file_atomic(path, data)
+    except OSError as error:
+        raise RedpakError(f"{path}: cannot write: {error.strerror}") from error
 
 
 def sync_directory(path: str) -> None:

@@ -13,9 +13,8 @@ from redcheck.manifest import freeze, read_manifest
 from redcheck.reports import counted
 from redcheck.scope import Request, read_scope
 from redcheck.thaw import thaw
-from redpak.errors import RedpakError
 from redpak.family import load_main, resolve_redpath
-from redpak.files import write_file_atomic
+from redpak.files import write_output
 from redpak.values import dataclass
 from redsys.run import run as run_tool
 
@@ -54,10 +53,7 @@ def _freeze(opts: Any, tell: Tell) -> None:
     scope = read_scope(Request(opts.redpath, opts.rmain, wide="tree"), os.environ)
     with locked(scope, tell):
         manifest = freeze(check(scope, Options(), os.environ))
-    try:
-        write_file_atomic(opts.freeze, manifest.text().encode())
-    except OSError as err:
-        raise RedpakError(f"{opts.freeze}: cannot write: {err.strerror}") from err
+    write_output(opts.freeze, manifest.text().encode())
     packages = sum(len(node["packages"]) for node in manifest.nodes.values())
     tell(f"Froze {counted(len(manifest.nodes), 'node')} with {counted(packages, 'package')} in"
          f" {opts.freeze}")

@@ -20,7 +20,7 @@ from redcheck.findings import Finding
 from redcheck.reports import as_text
 from redcheck.scope import Request, Scope, find_top, read_scope
 from redpak.errors import TYPE_CHECKING, RedpakError
-from redpak.files import write_file_atomic
+from redpak.files import write_output
 from redpak.terminal import Look, Progress, look_of
 from redsys.owner import become_owner
 
@@ -151,10 +151,7 @@ def _write(text: str, path: str | None) -> None:
         sys.stdout.write(text)
         sys.stdout.flush()
         return
-    try:
-        write_file_atomic(path, text.encode())
-    except OSError as err:
-        raise RedpakError(f"{path}: cannot write: {err.strerror}") from err
+    write_output(path, text.encode())
 
 
 def _tell(text: str) -> None:

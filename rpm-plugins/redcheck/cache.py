@@ -31,21 +31,22 @@ _MAX_BYTES = 256 * 1024 * 1024
 class LayerCache:
     """One part of the cache of one layer: units by name, each with the key that it was made under.
 
-    Each part is a file, which one process writes.
+    Each part is a file, which one process writes: a digest, and JSON that it holds for.
     """
 
     def __init__(self, part: str, layer: Layer, root: RootFs, environ: Mapping[str, str], *,
                  enabled: bool) -> None:
-        self._layer = layer
         self._path = _find_place(part, layer, root, environ) if enabled else ""
-        self._engine = _engine_digest()
+        # Findings say what they are found in.
+        self._about = [_engine_digest(),
+                       [[member.path, member.inside, member.alias] for member in layer.lineage]]
         self._units: dict[str, Any] = {}
         self._changed = False
         if self._path:
-            with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-                stored = json.loads(_read_own(self._path))
-                if stored["engine"] == self._engine and stored["layer"] == layer.path:
-                    self._units = stored["units"]
+            with contextlib.suppress(OSError, ValueError):
+                about, units = json.loads(_read_sealed(self._path))
+                if about == self._about:
+                    self._units = units
 
     def get(self, name: str, key: Any) -> Any:
         """What was put under ``name`` with an equal ``key``; None when there is none."""
@@ -65,11 +66,16 @@ class LayerCache:
         """Write what has changed, if it can be written: without it the next check is slower."""
         if not (self._path and self._changed):
             return
-        document = {"engine": self._engine, "layer": self._layer.path, "units": self._units}
+        data = json.dumps([self._about, self._units], separators=(",", ":")).encode()
         with contextlib.suppress(OSError):
             os.makedirs(os.path.dirname(self._path), mode=0o700, exist_ok=True)
-            write_file_atomic(self._path, json.dumps(document, separators=(",", ":")).encode(),
-                              0o600)
+            write_file_atomic(self._path, b"%b\n%b" % (_seal(data), data), 0o600)
+
+
+def _seal(data: bytes) -> bytes:
+    """What shows that a disk, or an editor, has changed ``data``; it proves nothing of who wrote
+    it."""
+    return hashlib.blake2b(data, digest_size=16).hexdigest().encode()
 
 
 def _digest(key: Any) -> str:
@@ -91,8 +97,8 @@ def _find_place(part: str, layer: Layer, root: RootFs, environ: Mapping[str, str
     return "" if root.is_image and root.has(os.path.realpath(place)) else place
 
 
-def _read_own(path: str) -> bytes:
-    """A regular file of ours. Raises OSError, ValueError."""
+def _read_sealed(path: str) -> bytes:
+    """What save() wrote in a regular file of ours. Raises OSError, ValueError."""
     descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     with open(descriptor, "rb") as stream:
         info = os.fstat(descriptor)
@@ -100,7 +106,11 @@ def _read_own(path: str) -> bytes:
             raise ValueError(f"{path}: of another user")
         if info.st_mode & 0o022 or info.st_size > _MAX_BYTES:
             raise ValueError(f"{path}: others may write it, or it is too big")
-        return stream.read()
+        seal = stream.readline().rstrip(b"\n")
+        data = stream.read()
+    if seal != _seal(data):
+        raise ValueError(f"{path}: damaged")
+    return data
 
 
 @functools.cache

@@ -17,7 +17,6 @@ from typing import Any
 import rpm
 
 from redcheck.findings import Finding
-from redcheck.layers import family_paths
 from redcheck.library import Library
 from redcheck.owned import OwnedFile, read_files
 from redcheck.packages import Installed, Package
@@ -142,7 +141,7 @@ class Closure:
         known = self._files.get(layer.path)
         if known is None:
             known = self._files[layer.path] = {}
-            paths = family_paths(layer)
+            paths = self._library.paths(layer)
             for package in installed.packages:
                 for directory, name, file in read_files(package):
                     known.setdefault(f"{paths.directory(directory)}/{name}", []).append(file)

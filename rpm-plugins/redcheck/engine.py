@@ -17,6 +17,7 @@ from redcheck.layers import check_files
 from redcheck.leftovers import find_leftovers, has_journal
 from redcheck.library import Library
 from redcheck.mounts import HiddenFiles, mount_key
+from redcheck.rootfs import FamilyPaths
 from redcheck.scope import Layer, Scope
 from redcheck.workers import Workers, count_processors
 from redpak.effective import EffectiveConfig
@@ -239,11 +240,13 @@ class _Check:
 
     def _remembered(self, layer: Layer, name: str, key: Any,
                     find: Callable[[], Iterable[Finding]]) -> list[Finding]:
+        paths = [self.library.paths(member) for member in layer.lineage]
         known = self._cache(layer).get(name, key)
-        if known is None:
-            known = [finding.stored() for finding in find()]
+        if known is None or not all(map(FamilyPaths.agree, paths, known["links"])):
+            found = [finding.stored() for finding in find()]
+            known = {"links": [each.links for each in paths], "findings": found}
             self._cache(layer).put(name, key, known)
-        return [Finding.restore(row) for row in known]
+        return [Finding.restore(row) for row in known["findings"]]
 
     def _check_headers(self) -> None:
         tasks: list[HeadersTask] = []

@@ -41,10 +41,19 @@ class Inspection:
         self.directories: set[str] = set()  # those with files of packages, and all above them
         for directory in owned:
             self.directories.update((directory, *parents(directory)))
+        self._below: dict[str, list[str]] = {}  # their names, by the directory that they are in
+        for directory in self.directories:
+            above, slash, name = directory.rpartition("/")
+            if slash:
+                self._below.setdefault(above, []).append(name)
         self._accounts = accounts
         self._derived = derived
         self._cannot = cannot
-        self._own = _own_directories(layer)
+        self._own = tuple(f"{name}/" for name in (*_OWN_DIRECTORIES, *layer.own_directories))
+
+    def names(self, directory: str) -> list[str]:
+        """The entries of a directory that packages say something of."""
+        return sorted({*self.owned.get(directory, ()), *self._below.get(directory, ())})
 
     def check(self, directory: str, entries: Entries, *, strict: bool) -> Iterable[Finding]:
         """What is wrong in one directory. Files of no package count when ``strict``."""
@@ -106,16 +115,6 @@ class Inspection:
         """Only root makes devices: an ordinary user's node is without."""
         is_device = stat.S_ISCHR(file.mode) or stat.S_ISBLK(file.mode)
         return self._accounts.privileged or not is_device
-
-
-def _own_directories(layer: Layer) -> tuple[str, ...]:
-    """Prefixes of what redpak and dnf keep in a node."""
-    own = [f"{name}/" for name in _OWN_DIRECTORIES]
-    if layer.node is not None:
-        node = layer.node
-        places = (node.rpmdb_dir, node.persist_dir, node.cache_dir, node.log_dir)
-        own += [f"{os.path.relpath(place, node.path)}/" for place in places]
-    return tuple(own)
 
 
 def match_any(patterns: Iterable[str]) -> re.Pattern[str]:

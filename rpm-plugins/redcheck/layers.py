@@ -11,7 +11,6 @@ from functools import partial
 from redcheck.cache import LayerCache
 from redcheck.findings import Finding
 from redcheck.library import Library
-from redcheck.rootfs import FamilyPaths
 from redcheck.scope import Layer, Scope
 from redcheck.walk import LayerWalk, Walk
 from redpak.errors import TYPE_CHECKING, RedpakError
@@ -51,24 +50,44 @@ class _FileCheck:
         self._scope = scope
         self._open_cache = partial(LayerCache, layer=layer, root=scope.root, environ=environ,
                                    enabled=use_cache)
-        self._paths = family_paths(layer)
+        self._paths = self.library.paths(layer)
 
     def run(self) -> Walk:
         """Walk the layer. Raises RedpakError."""
         cache = self._open_cache("files")
-        key = [self.library.state(self._layer), _accounts_state(self._layer),
-               derived_patterns(self._layer, self._scope), sorted(self._layer.children)]
+        key = [self.library.state(self._layer), self._accounts_state(),
+               derived_patterns(self._layer, self._scope), sorted(self._layer.children),
+               self._layer.own_directories]
         known = cache.get("files", key)
         before = None
-        if known is not None and self._paths.lead(known["links"]):
+        if known is not None and self._paths.agree(known["places"]):
             before = Walk(records=known["records"], is_whole=known["whole"],
                           absent=[Finding.restore(row) for row in known["absent"]])
         walk = LayerWalk(self._layer, self._inspect, before).run()
         cache.put("files", key, {
-            "records": walk.records, "whole": walk.is_whole, "links": self._paths.links,
+            "records": walk.records, "whole": walk.is_whole, "places": self._unseen_places(walk),
             "absent": [finding.stored() for finding in walk.absent]})
         cache.save()
         return walk
+
+    def _accounts_state(self) -> list[Any] | None:
+        """What changes whenever the names of users and groups do; None where they do not matter.
+        """
+        if not is_privileged(self._layer):
+            return None
+        found = []
+        for path in self._paths.layers:
+            for name in ("passwd", "group"):
+                with suppress(OSError):
+                    info = os.lstat(f"{path.rstrip('/')}/etc/{name}")
+                    found.append([path, name, info.st_ino, info.st_size, info.st_ctime_ns])
+        return found
+
+    def _unseen_places(self, walk: Walk) -> dict[str, str]:
+        """Where directories of packages are, other than where the layer itself has them: of those
+        no walk sees a change."""
+        return {path: place for path, place in self._paths.places.items()
+                if path != place or place not in walk.records}
 
     def _inspect(self, cannot: Cannot) -> Inspection:
         from redcheck.inspection import Inspection, match_any  # these load librpm
@@ -87,35 +106,17 @@ class _FileCheck:
         cache = self._open_cache("owned")
         key = self.library.state(self._layer)
         known = cache.get("owned", key)
-        if known is not None and self._paths.lead(known["links"]):
+        if known is not None and self._paths.agree(known["places"]):
             return restore_owned(known["files"])
         owned = collect_owned(self.library.of(self._layer).packages, self._paths)
-        cache.put("owned", key, {"links": self._paths.links, "files": owned})
+        cache.put("owned", key, {"places": self._paths.places, "files": owned})
         cache.save()
         return owned
-
-
-def family_paths(layer: Layer) -> FamilyPaths:
-    """The view of a layer's family, the topmost layer first."""
-    return FamilyPaths([member.path for member in reversed(layer.lineage)])
 
 
 def is_privileged(layer: Layer) -> bool:
     """Whether anybody can own the layer's files: root owns it."""
     return os.lstat(layer.path).st_uid == 0
-
-
-def _accounts_state(layer: Layer) -> list[Any] | None:
-    """What changes whenever the names of users and groups do; None where they do not matter."""
-    if not is_privileged(layer):
-        return None
-    found = []
-    for path in family_paths(layer).layers:
-        for name in ("passwd", "group"):
-            with suppress(OSError):
-                info = os.lstat(f"{path.rstrip('/')}/etc/{name}")
-                found.append([path, name, info.st_ino, info.st_size, info.st_ctime_ns])
-    return found
 
 
 def derived_patterns(layer: Layer, scope: Scope) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 
+from redcheck.rootfs import FamilyPaths
 from redcheck.scope import Layer
 from redpak.errors import TYPE_CHECKING, RedpakError
 
@@ -22,6 +23,7 @@ class Library:
         self._work: ScratchDirectory | None = None
         self._known: dict[str, Installed] = {}
         self._states: dict[str, list[Any]] = {}
+        self._paths: dict[str, FamilyPaths] = {}
         self._asked = 0
 
     @property
@@ -52,6 +54,14 @@ class Library:
         known = self._states.get(layer.path)
         if known is None:
             known = self._states[layer.path] = _rpmdb_state(layer)
+        return known
+
+    def paths(self, layer: Layer) -> FamilyPaths:
+        """The view of the family of ``layer``, the topmost layer first."""
+        known = self._paths.get(layer.path)
+        if known is None:
+            known = self._paths[layer.path] = FamilyPaths(
+                [member.path for member in reversed(layer.lineage)])
         return known
 
     def close(self) -> None:

@@ -81,31 +81,33 @@ class FamilyPaths:
     """
 
     layers: Sequence[str]
-    links: dict[str, str] = field(default_factory=dict)  # directories that are not what they seem
-    _places: dict[str, str] = field(default_factory=dict)
+    places: dict[str, str] = field(default_factory=dict)  # what directory() gave
     _visible: dict[str, list[str]] = field(default_factory=dict)
 
     def directory(self, path: str) -> str:
         """The place of the absolute directory ``path``, without links; "" is the root."""
         path = path.rstrip("/")
-        known = self._places.get(path)
+        known = self.places.get(path)
         if known is None:
-            known = self._places[path] = self._resolve(path, _MAX_LINKS)
-            if known != path:
-                self.links[path] = known
+            known = self.places[path] = self._resolve(path, _MAX_LINKS)
         return known
 
-    def lead(self, links: Mapping[str, str]) -> bool:
-        """Whether each directory of ``links`` still is where that says."""
-        return all(self.directory(path) == place for path, place in links.items())
+    @property
+    def links(self) -> dict[str, str]:
+        """The directories that are elsewhere than it seems, of those that were asked for."""
+        return {path: place for path, place in self.places.items() if path != place}
+
+    def agree(self, places: Mapping[str, str]) -> bool:
+        """Whether each directory of ``places`` still is where that says."""
+        return all(self.directory(path) == place for path, place in places.items())
 
     def _resolve(self, path: str, links: int) -> str:
         if not path:
             self._visible.setdefault("", [layer.rstrip("/") for layer in self.layers])
             return ""
         parent, _, name = path.rpartition("/")
-        place = self._resolve(parent, links) if parent not in self._places else (
-            self._places[parent])
+        place = self._resolve(parent, links) if parent not in self.places else (
+            self.places[parent])
         if name in ("", "."):
             return place
         if name == "..":

@@ -61,6 +61,15 @@ class Layer:
         return "/".join(layer.alias for layer in self.lineage if not layer.is_core)
 
     @property
+    def own_directories(self) -> list[str]:
+        """Where redpak and dnf keep what is theirs in a node, relative to it."""
+        if self.node is None:
+            return []
+        places = (self.node.rpmdb_dir, self.node.persist_dir, self.node.cache_dir,
+                  self.node.log_dir)
+        return [os.path.relpath(place, self.node.path) for place in places]
+
+    @property
     def is_readable(self) -> bool:
         """Whether its configuration, and that of each node above, could be read."""
         return not self.faults and (self.parent is None or self.parent.is_readable)

@@ -75,8 +75,8 @@ def _read_names(roots: Sequence[str], name: str) -> dict[int, str]:
 
 @functools.cache  # a tree's nodes share their ancestors' files
 def _parse_names(path: str) -> dict[int, str] | None:
-    if os.path.islink(path):
-        return None
+    if os.path.islink(path) or os.path.islink(os.path.dirname(path)):
+        return None  # in an image it may lead out of it
     try:
         with open(path, encoding="utf-8", errors="replace") as lines:
             rows = (line.split(":") for line in lines)

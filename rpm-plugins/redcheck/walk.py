@@ -125,14 +125,15 @@ class LayerWalk:
         record = self._before.records.get(directory)
         names = None
         if not strict:
-            names = record[1] if record and self._opened is None else self._names(directory)
+            names = (record[1] if record and self._opened is None
+                     else self._inspection.names(directory))
         signature, newest = _sign(entries, names)
         if record is not None and record[0] == signature:
             findings = [Finding.restore(row) for row in record[2]]
         else:
             findings = list(self._inspection.check(directory, entries, strict=strict))
             if names is not None:
-                names = self._names(directory)
+                names = self._inspection.names(directory)
                 signature, newest = _sign(entries, names)
         self.result.findings += findings
         if newest < self._limit and failures == len(self.result.unchecked):
@@ -143,9 +144,6 @@ class LayerWalk:
         return [f"{directory}/{name}" for name, info in entries
                 if info.st_mode & _TYPE == _IS_DIRECTORY
                 and self._descends(directory, name, strict=strict)]
-
-    def _names(self, directory: str) -> list[str]:
-        return sorted(self._inspection.owned.get(directory, ()))
 
     def _is_strict(self, directory: str) -> bool:
         """Whether a file that no package owns is a finding here."""

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -27,6 +28,28 @@ def test_the_demo_ends_well_and_leaves_nothing(
     assert done.stdout.endswith("\ndemo: OK\n")
     assert list(pool.iterdir()) == []
     assert missing_from(readable_checkout / "README.md", done.stdout, pool) == []
+
+
+@pytest.mark.skipif("root" not in actor_kinds(), reason="needs root to be somebody else")
+def test_the_demo_needs_no_account_and_no_simple_name_for_its_pool(
+    pool_root: Path, readable_checkout: Path
+) -> None:
+    nobody = replace(find_actor("user"), uid=54321, gid=54321)
+    actor = nobody.with_environ(PATH=SYSTEM_PATH, HOME="/", LANG="C.UTF-8")
+    place = pool_root / "place"
+    place.mkdir()
+    place.chmod(0o1777)
+    done = actor.run([readable_checkout / "scripts/demo", f"--pool={place}/a pool, 100%25"])
+    assert done.returncode == 0, describe(done)
+    assert done.stdout.endswith("\ndemo: OK\n")
+    assert list(place.iterdir()) == []
+
+
+def test_the_demo_says_which_option_there_is_not(readable_checkout: Path) -> None:
+    user = find_actor(actor_kinds()[0]).with_environ(PATH=SYSTEM_PATH)
+    done = user.run([readable_checkout / "scripts/demo", "--bogus"])
+    assert (done.returncode, done.stderr) == (
+        2, "demo: error: no such option: --bogus; demo --help lists them\n")
 
 
 def missing_from(readme: Path, output: str, pool: Path) -> list[str]:

@@ -14,6 +14,7 @@ import libdnf5.exception
 
 from reddnf.bundling import not_in_repositories
 from reddnf.freezing import Again
+from reddnf.repofiles import no_such_option, wrong_value
 from redpak.errors import RedpakError
 from redpak.node import Node
 from redrpm.session import find_releasever
@@ -76,10 +77,15 @@ class Dnf5:
         self._base.setup()
         self._base.get_repo_sack().create_repos_from_system_configuration()
 
-    def has_option(self, name: str) -> bool:
-        return any(
-            hasattr(kind, name) for kind in (libdnf5.conf.ConfigMain, libdnf5.repo.ConfigRepo)
-        )
+    def check_option(self, name: str, value: str, of_repository: bool) -> None:
+        main = libdnf5.conf.ConfigMain()
+        config = libdnf5.repo.ConfigRepo(main, "any") if of_repository else main
+        if not hasattr(config, name):
+            raise no_such_option(name, of_repository)
+        try:
+            config.opt_binds().at(name).new_string(libdnf5.conf.Option.Priority_RUNTIME, value)
+        except ERRORS as err:
+            raise wrong_value(name, value, err) from err
 
     def dump(self, wanted: Sequence[str]) -> None:
         if not wanted:

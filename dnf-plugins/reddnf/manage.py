@@ -38,8 +38,9 @@ class FrontEnd(Protocol):
     def read_node(self, node: Node) -> None:
         """Read the node's repositories and options instead of the system's."""
 
-    def has_option(self, name: str) -> bool:
-        """Whether dnf, or a repository of it, has an option of that name."""
+    def check_option(self, name: str, value: str, of_repository: bool) -> None:
+        """Raise RedpakError when dnf, or a repository, has no such option or takes no such value.
+        """
 
     def dump(self, wanted: Sequence[str]) -> None:
         """Print the repositories ``wanted``; or dnf's options and all repositories."""
@@ -201,7 +202,7 @@ class Manager:
         undo.keep([*node_files(node.path), *repository_files(node, self._repositories)])
         self._add_repositories(node, self._repositories)
         if opts.save:
-            save_options(node, self._main_options, self._repo_options, self._front.has_option)
+            save_options(node, self._main_options, self._repo_options, self._front.check_option)
         if opts.repo_enable or opts.repo_disable:
             set_enabled(node, opts.repositories, enabled=opts.repo_enable)
         if opts.update:

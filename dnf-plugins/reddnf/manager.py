@@ -20,6 +20,7 @@ from reddnf.manage import Manager
 from reddnf.manager_options import declare_options
 from reddnf.node_command import configure_repositories
 from reddnf.options import MANAGER_SUMMARY, declare_node_options
+from reddnf.repofiles import no_such_option, wrong_value
 from reddnf.session import tell
 from redpak.errors import RedpakError
 from redpak.node import Node
@@ -73,8 +74,14 @@ class _Dnf4:
     def read_node(self, node: Node) -> None:
         configure_repositories(self._base, node)
 
-    def has_option(self, name: str) -> bool:
-        return hasattr(self._base.conf, name) or hasattr(dnf.conf.RepoConf(self._base.conf), name)
+    def check_option(self, name: str, value: str, of_repository: bool) -> None:
+        conf = dnf.conf.RepoConf(self._base.conf) if of_repository else dnf.conf.MainConf()
+        if not hasattr(conf, name):
+            raise no_such_option(name, of_repository)
+        try:
+            setattr(conf, name, value)
+        except dnf.exceptions.ConfigError as err:
+            raise wrong_value(name, value, err.raw_error) from err
 
     def dump(self, wanted: Sequence[str]) -> None:
         output = self._base.output

@@ -22,6 +22,9 @@ from redpak.values import dataclass
 
 # Of a node's dnf.conf and of a repository's section: option -> value.
 Options = Mapping[str, str]
+# Raises RedpakError for an option (name, value) that dnf has not, or does not take; the last
+# argument is whether it is a repository's.
+CheckOption = Callable[[str, str, bool], None]
 _MAX_REPO_FILE = 2**20  # bytes
 
 
@@ -110,14 +113,15 @@ def _options_file(node: Node) -> str:
 
 
 def save_options(
-    node: Node, main: Options, repos: Mapping[str, Options], has_option: Callable[[str], bool]
+    node: Node, main: Options, repos: Mapping[str, Options], check: CheckOption
 ) -> None:
     """Keep options: of dnf itself in the node's dnf.conf, of repositories in their files.
 
-    ``repos`` is told by patterns of repository ids, ``has_option`` says whether dnf has an option.
-    Raises RedpakError for an unknown repository or option; nothing was written then.
+    ``repos`` is told by patterns of repository ids. Raises RedpakError for an unknown repository or
+    option, or a value that it cannot have; nothing was written then.
     """
-    _check_names(main, has_option)
+    for name, value in sorted(main.items()):
+        check(name, value, False)
     changes = [(_options_file(node), "main", main)] if main else []
     for pattern, options in repos.items():
         matching = {
@@ -130,16 +134,22 @@ def save_options(
                 f"no repository {pattern} in node {node.alias}",
                 hint=f"red-repolist --all --redpath={node.path} lists them",
             )
-        _check_names(options, has_option)
+        for name, value in sorted(options.items()):
+            check(name, value, True)
         changes += [(path, identifier, options) for identifier, path in matching.items()]
     for path, section, options in changes:
         _save(path, section, options)
 
 
-def _check_names(options: Options, has_option: Callable[[str], bool]) -> None:
-    for name in sorted(options):
-        if not has_option(name):
-            raise RedpakError(f"dnf has no option {name}", hint="see dnf.conf(5)")
+def no_such_option(name: str, of_repository: bool) -> RedpakError:
+    """For a front end's check."""
+    whose = "a repository" if of_repository else "dnf"
+    return RedpakError(f"{whose} has no option {name}", hint="see dnf.conf(5)")
+
+
+def wrong_value(name: str, value: str, reason: object) -> RedpakError:
+    """The same, for what the option cannot be."""
+    return RedpakError(f"{name}={value}: {reason}", hint="see dnf.conf(5)")
 
 
 def set_enabled(node: Node, patterns: Sequence[str], *, enabled: bool) -> None:
@@ -147,7 +157,7 @@ def set_enabled(node: Node, patterns: Sequence[str], *, enabled: bool) -> None:
     if not patterns:
         raise RedpakError("no repository given", hint="name it after the options")
     value = {"enabled": "1" if enabled else "0"}
-    save_options(node, {}, dict.fromkeys(patterns, value), lambda _name: True)
+    save_options(node, {}, dict.fromkeys(patterns, value), lambda *_: None)
 
 
 def find_repositories(node: Node) -> dict[str, str]:

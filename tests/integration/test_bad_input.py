@@ -87,6 +87,10 @@ def test_a_wrong_command_line_is_one_clear_line(
     [
         (["red-manager", "--redpath={pool}/node", "--update", "--alias=x", "--state=disable",
           "--setopt=keepcache=1", "--setopt=nope=1", "--save"], "dnf has no option nope"),
+        (["red-manager", "--redpath={pool}/node", "--update", "--alias=x",
+          "--setopt=*.priority=abc", "--save"], "priority=abc: "),
+        (["red-manager", "--redpath={pool}/node", "--setopt=keepcache=1",
+          "--setopt=*.nope=1", "--save"], "a repository has no option nope"),
         (["red-manager", "--redpath={pool}/node", "--add-repo=/srv", "--setopt=keepcache=1",
           "--save", "--update", "--template=nope"], "unknown template nope"),
         (["red-manager", "--redpath={pool}/node", "--add-repo=/srv", "--repo-disable", "srv",

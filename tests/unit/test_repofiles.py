@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from reddnf.repofiles import prepare_repository, save_options, set_enabled
+from reddnf.repofiles import no_such_option, prepare_repository, save_options, set_enabled
 from redpak.errors import RedpakError
 from redpak.node import Node, read_node
 
@@ -46,28 +46,34 @@ def test_an_option_is_changed_where_it_stands(node: Node) -> None:
 
 
 def test_a_new_option_goes_behind_the_others_of_its_section(node: Node) -> None:
-    save_options(node, {}, {"*": {"priority": "7"}}, lambda _name: True)
+    save_options(node, {}, {"*": {"priority": "7"}}, lambda *_: None)
     text = repo_text(node)
     assert "enabled = 1\npriority=7\n" in text
     assert text.endswith("baseurl=file:///two\npriority=7\n")
 
 
 def test_a_value_over_several_lines_is_replaced_as_a_whole(node: Node) -> None:
-    save_options(node, {}, {"one": {"baseurl": "file:///new"}}, lambda _name: True)
+    save_options(node, {}, {"one": {"baseurl": "file:///new"}}, lambda *_: None)
     assert "name=One\nbaseurl=file:///new\nenabled = 1\n" in repo_text(node)
 
 
 def test_options_of_dnf_itself_go_into_the_nodes_dnf_conf(node: Node) -> None:
-    save_options(node, {"gpgcheck": "0"}, {}, lambda _name: True)
-    save_options(node, {"gpgcheck": "1", "best": "1"}, {}, lambda _name: True)
+    save_options(node, {"gpgcheck": "0"}, {}, lambda *_: None)
+    save_options(node, {"gpgcheck": "1", "best": "1"}, {}, lambda *_: None)
     assert Path(node.path, "etc/dnf/dnf.conf").read_text() == "[main]\ngpgcheck=1\nbest=1\n"
 
 
 def test_an_unknown_option_or_repository_changes_nothing(node: Node) -> None:
-    with pytest.raises(RedpakError, match="dnf has no option nope"):
-        save_options(node, {"nope": "1"}, {"one": {"priority": "1"}}, lambda n: n != "nope")
+    def check(name: str, value: str, of_repository: bool) -> None:
+        if value == "nope":
+            raise no_such_option(name, of_repository)
+
+    with pytest.raises(RedpakError, match="dnf has no option best"):
+        save_options(node, {"best": "nope"}, {"one": {"priority": "1"}}, check)
+    with pytest.raises(RedpakError, match="a repository has no option cost"):
+        save_options(node, {"best": "1"}, {"one": {"cost": "nope"}}, check)
     with pytest.raises(RedpakError, match="no repository three in node n"):
-        save_options(node, {"best": "1"}, {"three": {"priority": "1"}}, lambda _name: True)
+        save_options(node, {"best": "1"}, {"three": {"priority": "1"}}, lambda *_: None)
     assert repo_text(node) == REPO
     assert not Path(node.path, "etc/dnf/dnf.conf").exists()
 

@@ -59,8 +59,11 @@ def create_node(path: str, *, alias: str, main: Main, template: str = DEFAULT_TE
     environ = os.environ if environ is None else environ
     caller = caller or Caller.current()
     path = os.path.realpath(resolve_redpath(path, {}))
-    if os.path.lexists(path) and not os.path.isdir(path):
-        raise RedpakError(f"{path} is not a directory", hint="choose another redpath")
+    place = path
+    while not os.path.lexists(place):
+        place = os.path.dirname(place)
+    if not os.path.isdir(place):
+        raise RedpakError(f"{place} is not a directory", hint="choose another redpath")
     if path == "/" or path.startswith(("/proc/", "/sys/")):
         raise RedpakError(f"{path} cannot be a node", hint="choose a directory of its own")
     if is_node(path):

@@ -163,12 +163,12 @@ def check_node(node: Node, *, force: bool = False) -> None:
         return
     if status.realpath != node.path:
         raise RedpakError(f"node {node.alias} at {node.path} was created at {status.realpath}",
-                          hint="accept the move with --update, or say --force")
+                          hint="accept the move with red-manager --update, or say --force")
     if status.state is not NodeState.ENABLE:
         because = f" ({printable(status.info)})" if status.info else ""
         raise RedpakError(f"node {node.alias} at {node.path} has the state "
                           f"{status.state.value}{because}",
-                          hint="set it with --state=Enable, or say --force")
+                          hint="set it with red-manager --state=Enable, or say --force")
 
 
 def check_unique(nodes: list[Node], *, new: Node | None = None) -> None:

@@ -182,7 +182,7 @@ def read_status(path: str) -> NodeStatus:
             raise RedpakError(f"{path} does not exist" if not os.path.lexists(path)
                               else f"{path} is not a directory", hint="check --redpath")
         raise RedpakError(f"{path} is not a node, it has no {STATUS_FILE}",
-                          hint="make it one with --create --alias=NAME")
+                          hint="make it one with red-manager --create --alias=NAME")
     reader = Reader(file)
     tree = parse_tree(read_text(file), file)
     values, _ = reader.read_entry(tree or Scalar("", 1, 1), "", STATUS_KEYS)

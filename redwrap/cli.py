@@ -144,6 +144,10 @@ def run_options(options: Options) -> int:
     if not options.command and not any(map(options.has, ("dump_only", "json", "explain"))):
         raise LaunchError("no command given", hint="write it after the options: red-wrap "
                           "--redpath=DIR -- COMMAND")
+    if options.text("redpath") is None and "REDPATH" not in os.environ and any(
+            word.startswith("--redpath=") for word in options.command):
+        raise LaunchError("no node given", hint="write --redpath=DIR before the command: what "
+                          "comes after it is the command's own")
     from redwrap.launch import launch
     return launch(options, caller_environment(), os.environ)
 
@@ -167,12 +171,16 @@ def caller_environment() -> dict[str, str]:
 def main(arguments: Optional[Sequence[str]] = None) -> int:
     """Become the application; returns an exit status only when that does not happen."""
     try:
-        return run_options(parse_arguments(sys.argv[1:] if arguments is None else arguments))
+        status = run_options(parse_arguments(sys.argv[1:] if arguments is None else arguments))
+        sys.stdout.flush()
+        return status
     except RedpakError as err:
         for line in str(err).splitlines():
             print(f"red-wrap: error: {line}", file=sys.stderr)
         return err.status if isinstance(err, LaunchError) else FAILED
     except BrokenPipeError:
+        # The reader of our output has seen enough; Python would say so at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return FAILED
     except OSError as err:  # somebody changes the node meanwhile
         place = f"{err.filename}: " if err.filename else ""

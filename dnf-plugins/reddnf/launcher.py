@@ -31,6 +31,12 @@ _NODE_OPTIONS = {
 }
 # dnf reads --force as --forcearch, and refuses --enable for all but its own config-manager.
 _RENAMED = {"--force": "--node-force", "--enable": "--repo-enable", "--disable": "--repo-disable"}
+# What people write without the red- that makes it a node's; dnf would not know --redpath then.
+_OF_SYSTEM = frozenset(
+    "autoremove check check-update clean distro-sync downgrade group history info install list"
+    " makecache manager mark module provides reinstall remove repolist repoquery search swap"
+    " upgrade".split()
+)
 
 
 def arrange_arguments(arguments: Sequence[str]) -> list[str]:
@@ -55,6 +61,15 @@ def arrange_arguments(arguments: Sequence[str]) -> list[str]:
     if waiting:
         node_words.append(waiting)
     return words + node_words
+
+
+def check_command(arguments: Sequence[str]) -> None:
+    """Raise RedpakError for a command of dnf's own that shall work on a node."""
+    command = next((word for word in arguments if not word.startswith("-")), "")
+    if command in _OF_SYSTEM and any(word.startswith("--redpath") for word in arguments):
+        raise RedpakError(
+            f"{command}: commands for a node begin with red-", hint=f"write red-{command}"
+        )
 
 
 def choose_dnf(arguments: Sequence[str]) -> tuple[str, list[str]]:
@@ -101,6 +116,7 @@ def main() -> None:
     try:
         dnf, words = choose_dnf(sys.argv[1:])
         arguments = arrange_arguments(words)
+        check_command(arguments)
         if dnf == DNF5:
             _run_dnf5(arguments)
         _run_dnf4(arguments)

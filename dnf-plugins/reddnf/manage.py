@@ -224,6 +224,10 @@ class Manager:
         for repository in repositories:
             path = add_repository(node, repository)
             self._done.append(f"Repository added to node {node.alias}: {path}")
+            if repository.lacks_metadata:
+                self._tell(
+                    f"{repository.directory} is no repository yet: createrepo_c makes it one."
+                )
 
 
 def _become_owner(redpath: str) -> None:

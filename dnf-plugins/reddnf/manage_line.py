@@ -10,7 +10,7 @@ from typing import NoReturn
 from reddnf.dnf5 import Dnf5, tell
 from reddnf.manage import Manager
 from reddnf.manager_options import declare_options
-from reddnf.options import MANAGER_SUMMARY, declare_node_options
+from reddnf.options import MANAGER_SUMMARY, declare_node_options, in_dnfs_words
 from redpak.errors import RedpakError
 from redsys.lock import NodeBusyError
 
@@ -46,10 +46,10 @@ def run_manager(words: Sequence[str]) -> int:
         manager.prepare()
         manager.run()
     except NodeBusyError as err:
-        tell(f"Error: {err}")
+        tell(f"Error: {in_dnfs_words(err)}")
         return 200
     except RedpakError as err:
-        tell(f"Error: {err}")
+        tell(f"Error: {in_dnfs_words(err)}")
         return 1
     return 0
 

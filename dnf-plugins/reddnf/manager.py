@@ -19,7 +19,7 @@ from reddnf.freezing import Again
 from reddnf.manage import Manager
 from reddnf.manager_options import declare_options
 from reddnf.node_command import configure_repositories
-from reddnf.options import MANAGER_SUMMARY, declare_node_options
+from reddnf.options import MANAGER_SUMMARY, declare_node_options, in_dnfs_words
 from reddnf.repofiles import no_such_option, wrong_value
 from reddnf.session import tell
 from redpak.errors import RedpakError
@@ -127,6 +127,6 @@ def _translate(action: Callable[[], None]) -> None:
         action()
     except NodeBusyError as err:
         # The exit status is dnf's own for a lock: 200.
-        raise dnf.exceptions.LockError(str(err)) from err
+        raise dnf.exceptions.LockError(in_dnfs_words(err)) from err
     except RedpakError as err:
-        raise dnf.exceptions.Error(str(err)) from err
+        raise dnf.exceptions.Error(in_dnfs_words(err)) from err

@@ -14,7 +14,7 @@ import dnf.cli.demand
 import dnf.conf
 import dnf.exceptions
 
-from reddnf.options import declare_node_options
+from reddnf.options import declare_node_options, in_dnfs_words
 from reddnf.session import DnfSession, open_session, releasever
 from redpak.errors import RedpakError
 from redpak.expand import Caller
@@ -22,6 +22,7 @@ from redpak.family import Family, load_family, load_main, resolve_redpath
 from redpak.merge import merge_family
 from redpak.node import Node
 from redrpm.session import Session, find_forced, use_family_rpmdb
+from redrpm.signature import family_keys
 from redsys.lock import NodeBusyError
 from redsys.owner import become_owner
 
@@ -40,9 +41,11 @@ class NodeCommand(dnf.cli.commands.Command):
     """A dnf command on a node; mixed with the stock command it is the twin of.
 
     ``changing_words`` are the sub-commands that change the node; None: every one does.
+    ``brings_packages`` is whether it always installs some.
     """
 
     changing_words: Optional[frozenset[str]] = frozenset()
+    brings_packages = False
     session: DnfSession
 
     def set_argparser(self, parser: Any) -> None:
@@ -75,19 +78,21 @@ class NodeCommand(dnf.cli.commands.Command):
             self.session = self._open_session(family)
         except NodeBusyError as err:
             # The exit status is dnf's own for a lock: 200.
-            raise dnf.exceptions.LockError(str(err)) from err
+            raise dnf.exceptions.LockError(in_dnfs_words(err)) from err
         except RedpakError as err:
-            raise dnf.exceptions.Error(str(err)) from err
+            raise dnf.exceptions.Error(in_dnfs_words(err)) from err
         configure_base(self.base, self.session.session, self.opts)
         super().pre_configure()
 
     def configure(self) -> None:
         self.cli.demands.__class__ = _OwnerDemands
-        super().configure()
         try:
+            if self.brings_packages:
+                _check_keys(self.base, self.session.session)
+            super().configure()
             _enforce_gpgcheck(self.base, self.session.session.family)
         except RedpakError as err:
-            raise dnf.exceptions.Error(str(err)) from err
+            raise dnf.exceptions.Error(in_dnfs_words(err)) from err
 
     def run_transaction(self) -> None:
         super().run_transaction()
@@ -153,6 +158,25 @@ def configure_repositories(base: Any, node: Node) -> None:
     conf.substitutions.update_from_etc("/", varsdir=[node.vars_dir])
     if os.access(node.cache_dir, os.W_OK):
         conf.cachedir = node.cache_dir
+
+
+def _check_keys(base: Any, session: Session) -> None:
+    """Raise RedpakError where dnf would tell people to import a key into the system."""
+    if not base.conf.gpgcheck:
+        return
+    for repo in base.repos.iter_enabled():
+        if (repo.gpgcheck or repo.repo_gpgcheck) and not repo.gpgkey:
+            break
+    else:
+        return
+    if not family_keys(f"{session.root}/var/lib/rpm"):
+        place = f"--redpath={session.family.leaf.path}"
+        raise RedpakError(
+            f"packages must be signed (gpgcheck), and neither repository {repo.id} names a key nor"
+            " has the family one",
+            hint=f"import it with red-rpm {place} --import FILE, or take unsigned packages with"
+            f" red-manager {place} --save --setopt={repo.id}.gpgcheck=0",
+        )
 
 
 def _enforce_gpgcheck(base: Any, family: Family) -> None:

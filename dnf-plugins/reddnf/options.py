@@ -20,6 +20,12 @@ MANAGER_SUMMARY = "create a node, change it, and manage its repositories"
 CHECK_SUMMARY = "prove that a node, its family or a tree of nodes is coherent"
 
 
+def in_dnfs_words(error: Exception) -> str:
+    """The text of an error: what red-wrap calls --force is --node-force here, as dnf takes that for
+    another option; red-dnf knows both."""
+    return str(error).replace("say --force", "say --node-force")
+
+
 def declare_node_options(parser: Any) -> None:
     """The options by which every red- command finds its node."""
     for name, metavar, text in NODE_OPTIONS:

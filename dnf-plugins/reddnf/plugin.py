@@ -17,7 +17,7 @@ import dnf.cli.commands
 import dnf.exceptions
 
 from reddnf.node_command import NodeCommand
-from reddnf.options import CHECK_SUMMARY, MANAGER_SUMMARY
+from reddnf.options import CHECK_SUMMARY, MANAGER_SUMMARY, in_dnfs_words
 from reddnf.twins import make_twins
 from redpak.complete import remember_available
 from redpak.errors import RedpakError
@@ -34,7 +34,7 @@ def _hook(method: Callable[[Any, NodeCommand], None]) -> Callable[[Any], None]:
         try:
             method(self, command)
         except RedpakError as err:
-            raise dnf.exceptions.Error(str(err)) from err
+            raise dnf.exceptions.Error(in_dnfs_words(err)) from err
         except dnf.exceptions.Error:
             raise
         except Exception as err:

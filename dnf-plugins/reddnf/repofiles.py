@@ -30,10 +30,18 @@ _MAX_REPO_FILE = 2**20  # bytes
 
 @dataclass(frozen=True)
 class RepositoryFile:
-    """A .repo file to add to a node: ``name`` is its file name."""
+    """A .repo file to add to a node: ``name`` is its file name; ``directory`` the place of the
+    repository when it was told by that."""
 
     name: str
     content: bytes
+    directory: str = ""
+
+    @property
+    def lacks_metadata(self) -> bool:
+        """Whether dnf will find nothing there."""
+        return bool(self.directory) and not os.path.exists(
+            f"{self.directory}/repodata/repomd.xml")
 
 
 def prepare_repository(source: str) -> RepositoryFile:
@@ -45,6 +53,7 @@ def prepare_repository(source: str) -> RepositoryFile:
         content = _fetch(source)
         _check_repo_file(source, content)
         return RepositoryFile(os.path.basename(source), content)
+    directory = source if os.path.isdir(source) else ""
     source = _base_url(source)
     identifier = re.sub(r"[^A-Za-z0-9_.:-]+", "_", source.split("://", 1)[1]).strip("_")
     if identifier in ("", "main"):  # of "/", and what is no repository for dnf
@@ -52,7 +61,7 @@ def prepare_repository(source: str) -> RepositoryFile:
     content = (
         f"[{identifier}]\nname=created by red-manager from {source}\nbaseurl={source}\nenabled=1\n"
     ).encode()
-    return RepositoryFile(f"{identifier}.repo", content)
+    return RepositoryFile(f"{identifier}.repo", content, directory)
 
 
 def _base_url(source: str) -> str:

@@ -41,6 +41,10 @@ _TWINS: dict[str, Optional[frozenset[str]]] = {
     "upgrade": _ALWAYS,
     "upgrade-minimal": _ALWAYS,
 }
+# Those of them that install packages whatever their other words are.
+_BRINGING = frozenset(
+    {"distro-sync", "downgrade", "install", "reinstall", "swap", "upgrade", "upgrade-minimal"}
+)
 
 
 def make_twins(stock_commands: Mapping[str, Any]) -> list[type]:
@@ -62,6 +66,7 @@ def make_twins(stock_commands: Mapping[str, Any]) -> list[type]:
                 "aliases": _twin_names(stock),
                 "summary": _twin_summary(stock.summary),
                 "changing_words": changing_words,
+                "brings_packages": name in _BRINGING,
             },
         )
     return list(twins.values())

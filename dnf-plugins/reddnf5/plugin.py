@@ -15,6 +15,7 @@ from typing import Any, Callable, NoReturn, Optional
 
 import libdnf5
 
+from reddnf.options import in_dnfs_words
 from reddnf5.arguments import NodeArguments
 from reddnf5.commands import CHECK, MANAGER, NO_PLUGIN, VARIABLE
 from reddnf5.work import NodeWork
@@ -49,9 +50,9 @@ def _hook(method: Callable[..., None]) -> Callable[..., None]:
         try:
             method(*args)
         except NodeBusyError as err:
-            _fail(str(err), _BUSY)
+            _fail(in_dnfs_words(err), _BUSY)
         except RedpakError as err:
-            _fail(str(err))
+            _fail(in_dnfs_words(err))
         except Exception as err:
             _fail(f"redpak failed, please report this: {err}\n{traceback.format_exc()}")
 

@@ -136,6 +136,8 @@ void find_command(const struct plan *plan, const char *command)
     const struct record *search = find_record(plan, SEARCH), *start = find_record(plan, DIRECTORY);
     char directory[PATH_MAX] = "/", path[PATH_MAX], denied[PATH_MAX] = "";
     bool has_slash = strchr(command, '/') != NULL;
+    if (*command == '\0')
+        fail(NOT_FOUND, "the command is an empty word; write red-wrap --redpath=DIR -- COMMAND");
     const char *entry = has_slash || search == NULL ? "" : search->field[0];
 
     if (start != NULL)

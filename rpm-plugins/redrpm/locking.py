@@ -83,7 +83,7 @@ def recover(node: Node, *, notify: Notify, wait: bool = True) -> None:
     if os.geteuid() != node.owner_uid:
         raise RedpakError(
             f"{node.path}: a killed command left the node in the middle of a commit",
-            hint=f"its owner must run red-manager --redpath={node.path} --recover",
+            hint=f"its owner must run dnf red-manager --redpath={node.path} --recover",
         )
     lock = lock_node(node.path, shared=False, wait=wait)
     try:

@@ -65,6 +65,8 @@ def _main(words: list[str]) -> int:
         return execute(["--help"])
     if arguments.has("--root", "r", "--dbpath"):
         return fail("the node says where its root and its rpmdb are; leave out --root and --dbpath")
+    if not arguments.for_rpm and not set(arguments.own) - {"--redpath", "--rmain"}:
+        return fail("nothing to do; see red-rpm --help")
     if arguments.mode == OTHER and not set(arguments.own) - {"--redpath", "--rmain"}:
         if not (arguments.own.get("--redpath") or os.environ.get("REDPATH")):
             return execute(arguments.for_rpm)

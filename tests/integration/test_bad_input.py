@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from support.actors import Actor, actor_kinds, describe, find_actor
-from support.frontends import says
+from support.frontends import is_dnf5, says
 from support.nodes import TestNode, make_node
 from support.rpms import build_rpm, create_repository, write_repo_file
 from support.trees import snapshot_tree
@@ -55,6 +55,11 @@ def assert_fails(actor: Actor, tree: Path, argv: list[str], message: str) -> Non
         (["red-manager", "--create", "--alias=new", "--template=nope", "--redpath={pool}/new"],
          "nope"),
         (["red-manager", "--create", "--redpath={pool}/new"], "--create needs an alias"),
+        (["red-manager", "--create", "--alias=new", "--redpath={pool}/node/etc/redpack.yaml/new"],
+         "{pool}/node/etc/redpack.yaml is not a directory; choose another redpath"),
+        (["install", "-y", "plain", "--redpath={pool}/node"],
+         "install: commands for a node begin with red-; write red-install"),
+        (["--redpath={pool}/node", "manager", "--recover"], "write red-manager"),
         (["red-manager", "--create", "--alias=x", "--redpath={pool}/new", "--add-repo=/none.repo"],
          "/none.repo: cannot read"),
         (["red-manager", "--create", "--alias=x", "--redpath={pool}/new", "--add-repo=/none"],
@@ -140,6 +145,31 @@ def test_an_unreachable_repository_is_named(node: TestNode, pool_root: Path) -> 
     )
     node.dnf("red-manager", f"--add-repo={broken}")
     node.fails("red-install", "-y", "plain", message=says("no metadata of", "broken"))
+
+
+@pytest.mark.skipif(is_dnf5(), reason="dnf5 looks for keys when it has the packages")
+def test_what_to_do_without_a_key_is_said_of_the_node(node: TestNode, repository: Path) -> None:
+    node.dnf("red-manager", "--setopt=gpgcheck=1", "--setopt=*.gpgcheck=1", "--save")
+    node.fails("red-install", "-y", "plain", message=(
+        "Error: packages must be signed (gpgcheck), and neither repository "))
+    done = node.try_dnf("red-upgrade", "-y")
+    assert "rpm --import public" not in done.stderr + done.stdout, describe(done)
+    assert f"import it with red-rpm --redpath={node.path} --import FILE" in done.stderr
+    takes = done.stderr.rpartition("with red-manager ")[2].split()
+    node.dnf("red-manager", *(word for word in takes if not word.startswith("--redpath")))
+    node.install("plain")
+
+
+def test_dnf_is_told_the_option_that_it_takes(node: TestNode) -> None:
+    node.dnf("red-manager", "--state=disable")
+    node.fails("red-list", message="set it with red-manager --state=Enable, or say --node-force")
+    node.dnf("red-list", "--node-force")
+
+
+def test_a_directory_that_is_no_repository_yet_is_named(node: TestNode, pool: Path) -> None:
+    done = node.try_dnf("red-manager", f"--add-repo={pool}")
+    assert (done.returncode, done.stderr) == (
+        0, f"{pool} is no repository yet: createrepo_c makes it one.\n")
 
 
 def test_a_command_that_the_node_has_not_is_127(node: TestNode) -> None:

@@ -354,6 +354,8 @@ def test_a_package_whose_paths_lead_elsewhere_is_refused_at_first_sight(
 def test_wrong_use_is_one_clear_line(nodes: Nodes, packages: Packages, actor: Actor) -> None:
     for words, message in (
         (["--redpath"], "--redpath needs a value"),
+        ([], "nothing to do; see red-rpm --help"),
+        (["--redpath=/"], "nothing to do; see red-rpm --help"),
         (["-qa"], "no node given; say which with --redpath=DIR or REDPATH"),
         (["--redpath=/nonexistent", "-qa"], "/nonexistent does not exist"),
         (["--redpath=relative", "-qa"], "is not absolute"),

@@ -177,7 +177,7 @@ def test_the_umask_is_the_configured_one_or_the_callers(ground: Ground, node: Pa
     (["--nonsense", "ls"], "red-wrap: error: "),
     (["--redpath=relative", "ls"], "redpath relative is not absolute; write --redpath=/relative"),
     (["--redpath=/usr/bin", "ls"], "/usr/bin is not a node, it has no .rednode.yaml; make it one "
-     "with --create --alias=NAME"),
+     "with red-manager --create --alias=NAME"),
     (["--rmain=/nonexistent", "ls"], "/nonexistent does not exist, it describes the core OS; "
      "install redpak's configuration or say --rmain=FILE"),
     (["--bwrap=/nonexistent", "ls"], "/nonexistent: bubblewrap not found; correct --bwrap"),
@@ -193,6 +193,25 @@ def test_without_a_node_the_message_says_how_to_name_one(ground: Ground) -> None
     done = ground.actor.run([ground.command, "ls"])
     assert (done.returncode, done.stderr) == (125, (
         "red-wrap: error: no node given; say which with --redpath=DIR or REDPATH\n"))
+
+
+def test_a_redpath_behind_the_command_is_noticed(ground: Ground) -> None:
+    done = ground.actor.run([ground.command, "ls", "--redpath=/x"])
+    assert (done.returncode, done.stderr) == (125, (
+        "red-wrap: error: no node given; write --redpath=DIR before the command: what comes after "
+        "it is the command's own\n"))
+
+
+def test_an_empty_command_is_none(ground: Ground, node: Path) -> None:
+    done = ground.run(node, "")
+    assert (done.returncode, done.stderr) == (127, (
+        "red-wrap: error: the command is an empty word; write red-wrap --redpath=DIR -- COMMAND\n"))
+
+
+@pytest.mark.parametrize("option", ["--help", "--json"])
+def test_a_reader_may_stop_in_the_middle(ground: Ground, node: Path, option: str) -> None:
+    script = f"{ground.command} --redpath={node} {option} | true; sleep 0.3"
+    assert ground.actor.run(["sh", "-c", script]).stderr == ""
 
 
 def test_the_node_may_come_from_the_environment(ground: Ground, node: Path) -> None:

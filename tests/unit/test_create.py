@@ -92,7 +92,7 @@ def test_a_moved_node_is_refused_until_it_is_updated(tmp_path: Path, main: Main)
 def test_a_disabled_node_is_refused(tmp_path: Path, main: Main) -> None:
     create_node(str(tmp_path / "core"), alias="core", main=main)
     set_state(str(tmp_path / "core"), NodeState.DISABLE)
-    with pytest.raises(RedpakError, match=r"has the state Disable; set it with --state=Enable"):
+    with pytest.raises(RedpakError, match=r"has the state Disable; set it with red-manager"):
         load_family(str(tmp_path / "core"), main=main)
 
 

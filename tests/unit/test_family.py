@@ -72,7 +72,8 @@ def test_a_redpath_through_a_link_is_the_real_node(pool: Path, main: Main) -> No
 
 @pytest.mark.parametrize(("name", "message"), [
     ("none", "none does not exist; check --redpath"),
-    ("core/group", "group is not a node, it has no .rednode.yaml; make it one with --create"),
+    ("core/group", "group is not a node, it has no .rednode.yaml; make it one with red-manager "
+     "--create --alias=NAME"),
     ("file", "file is not a directory"),
 ])
 def test_what_is_no_node_is_refused(pool: Path, main: Main, name: str, message: str) -> None:
@@ -89,7 +90,8 @@ def test_an_ancestor_that_is_not_enabled_stops_its_descendants(pool: Path, main:
     with pytest.raises(RedpakError) as caught:
         load_family(str(pool / "core/group/demo"), main=main)
     assert str(caught.value) == (f"node core at {pool}/core has the state {state.value} "
-                                 "(why not); set it with --state=Enable, or say --force")
+                                 "(why not); set it with red-manager --state=Enable, or say "
+                                 "--force")
     assert load_family(str(pool / "core/group/demo"), main=main, force=True).leaf.alias == "demo"
 
 

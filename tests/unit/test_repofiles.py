@@ -78,6 +78,14 @@ def test_an_unknown_option_or_repository_changes_nothing(node: Node) -> None:
     assert not Path(node.path, "etc/dnf/dnf.conf").exists()
 
 
+def test_a_directory_that_has_no_metadata_yet_is_known(tmp_path: Path) -> None:
+    assert prepare_repository(str(tmp_path)).lacks_metadata
+    (tmp_path / "repodata").mkdir()
+    (tmp_path / "repodata/repomd.xml").touch()
+    assert not prepare_repository(str(tmp_path)).lacks_metadata
+    assert not prepare_repository("http://127.0.0.1:9/x").lacks_metadata
+
+
 @pytest.mark.parametrize(
     ("source", "message"),
     [

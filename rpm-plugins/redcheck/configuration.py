@@ -23,10 +23,8 @@ _DAY_MS = 86_400_000
 _CLOCK_MS = 60_000  # what two clocks may differ by
 
 
-def check_files(layer: Layer) -> Iterator[Finding]:
-    """What is wrong with a node's own configuration files."""
-    for fault in layer.faults:
-        yield layer.config_finding("configuration", fault)
+def check_admin_files(layer: Layer) -> Iterator[Finding]:
+    """What is wrong with a node's administrative configuration."""
     for name in ADMIN_FILES if layer.node is not None else ():
         path = f"{layer.path}/{name}"
         if os.path.lexists(path):

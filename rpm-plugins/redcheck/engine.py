@@ -14,7 +14,7 @@ from redcheck.configuration import Merger
 from redcheck.findings import RULES, Finding, Severity
 from redcheck.gpgcheck import requires_signatures
 from redcheck.layers import check_files
-from redcheck.leftovers import find_leftovers, has_journal
+from redcheck.leftovers import find_journal, find_leftovers, has_journal
 from redcheck.library import Library
 from redcheck.mounts import HiddenFiles, mount_key
 from redcheck.rootfs import FamilyPaths
@@ -128,6 +128,8 @@ class _Check:
         self.layers: list[Layer] = []  # those that there is more to be told of
 
     def run(self) -> Report:
+        for layer in self.scope.layers:
+            self._check_standing(layer)
         self.layers = [layer for layer in self.scope.checked if self._check_state(layer)]
         walked = self.layers if self.options.wants("files") else []
         walk = partial(check_files, scope=self.scope, environ=self.environ,
@@ -155,12 +157,18 @@ class _Check:
             self.report.findings += [
                 finding for finding in findings if self.options.wants(finding.rule.group)]
 
-    def _fail(self, layer: Layer, error: RedpakError) -> None:
-        """The rpmdb cannot be read: a finding, where rpmdbs are looked at."""
-        if self.options.wants("provides"):
-            self._add([layer.finding("rpmdb", error.message, remedy=error.hint)], "provides")
+    def _add_obstacles(self, findings: Iterable[Finding], group: str) -> None:
+        """Findings that keep us from looking at something else: where nobody asks for them, that
+        could not be checked."""
+        if self.options.wants(group):
+            self._add(findings, group)
         else:
-            self.report.unchecked.append(str(error))
+            self.report.unchecked += [f"{each.file or each.node}: {each.message}"
+                                      for each in findings]
+
+    def _fail(self, layer: Layer, error: RedpakError) -> None:
+        """The rpmdb cannot be read."""
+        self._add_obstacles([layer.finding("rpmdb", error.message, remedy=error.hint)], "provides")
 
     def _cache(self, layer: Layer) -> LayerCache:
         known = self.caches.get(layer.path)
@@ -176,13 +184,23 @@ class _Check:
 
     # -- configuration ----------------------------------------------------------------------
 
-    def _check_state(self, layer: Layer) -> bool:
-        """Status and left-overs; whether there is more to be told of the layer."""
+    def _check_standing(self, layer: Layer) -> None:
+        """What keeps every command from working on a node, and on those below it: they are no
+        better proven than the ancestors that they stand on."""
         if layer.is_core:
-            return True
+            return
         if layer.node is not None:
             self._add(configuration.check_status(layer, layer.node), "status")
-        self._add(configuration.check_files(layer), "configuration")
+        self._add_obstacles(find_journal(layer), "status")
+        self._add_obstacles((layer.config_finding("configuration", fault)
+                             for fault in layer.faults), "configuration")
+        self._add_obstacles(configuration.check_family_names(layer), "configuration")
+
+    def _check_state(self, layer: Layer) -> bool:
+        """Left-overs; whether there is more to be told of the layer."""
+        if layer.is_core:
+            return True
+        self._add(configuration.check_admin_files(layer), "configuration")
         try:
             self._add(find_leftovers(layer), "status")
         except OSError as err:
@@ -192,15 +210,16 @@ class _Check:
     def _check_configuration(self, layer: Layer) -> None:
         if layer.is_core or not layer.is_readable or layer.node is None:
             return
-        self._add(configuration.check_family_names(layer), "configuration")
         aliases = [member.alias for member in layer.lineage]
         if len(set(aliases)) < len(aliases):
             return  # whatever a merge says of them would be about the wrong one
         if not self.scope.root.is_image:
             self._add(configuration.check_owner(layer), "configuration")
         config, findings = self.merger.check(layer)
-        self._add(findings, "configuration")
-        if config is not None:
+        if config is None:
+            self._add_obstacles(findings, "configuration")
+        else:
+            self._add(findings, "configuration")
             self.configs[layer.path] = config
             if self.scope.root.is_image or not os.access(layer.path, os.W_OK):
                 self._add(configuration.check_age(layer, layer.node, config), "status")

@@ -21,14 +21,18 @@ def has_journal(layer: Layer) -> bool:
     return os.path.lexists(f"{layer.path}/.redpak/journal")
 
 
+def find_journal(layer: Layer) -> Iterator[Finding]:
+    """The journal of a commit that was not finished."""
+    if has_journal(layer):
+        yield layer.finding("journal", "a commit was not finished", path="/.redpak/journal")
+
+
 def find_leftovers(layer: Layer) -> Iterator[Finding]:
-    """A journal, a stage, temporary files. Raises OSError where it may not look."""
+    """A stage, temporary files. Raises OSError where it may not look."""
     state = f"{layer.path}/.redpak"
     names = sorted(os.listdir(state)) if os.path.isdir(state) else []
     for name in names:
-        if name == "journal":
-            yield layer.finding("journal", "a commit was not finished", path="/.redpak/journal")
-        elif name in ("stage", "stage.discarded") or (
+        if name in ("stage", "stage.discarded") or (
                 name.endswith(".tmp") and not _is_being_written(f"{state}/{name}")):
             yield layer.finding("stage", f".redpak/{name} is left of a killed command",
                                 path=f"/.redpak/{name}")

@@ -24,6 +24,8 @@ from redpak.load import REDMAIN
 from redpak.node import ADMIN_FILES, CONFIG_FILES, STATUS_FILE, Node, is_node, read_node
 from redpak.values import dataclass, field, replace
 
+_USUAL_RPMDB = "var/lib/rpm"
+
 
 @dataclass
 class Layer:
@@ -43,6 +45,8 @@ class Layer:
     faults: Sequence[config_findings.Finding] = ()
     checked: bool = True
     children: list[str] = field(default_factory=list)  # paths of the nodes below
+    # Where redpak and dnf keep what is theirs, relative to the node.
+    own_directories: list[str] = field(default_factory=list)
 
     @property
     def is_core(self) -> bool:
@@ -59,15 +63,6 @@ class Layer:
     def family_name(self) -> str:
         """The aliases of its nodes, oldest first."""
         return "/".join(layer.alias for layer in self.lineage if not layer.is_core)
-
-    @property
-    def own_directories(self) -> list[str]:
-        """Where redpak and dnf keep what is theirs in a node, relative to it."""
-        if self.node is None:
-            return []
-        places = (self.node.rpmdb_dir, self.node.persist_dir, self.node.cache_dir,
-                  self.node.log_dir)
-        return [os.path.relpath(place, self.node.path) for place in places]
 
     @property
     def is_readable(self) -> bool:
@@ -194,21 +189,26 @@ def _core_rpmdb(main: Main, root: RootFs) -> str:
 
 def _read_layer(path: str, root: RootFs, parent: Layer, *, checked: bool) -> Layer:
     inside = root.inside(path)
+    # A faulty node does not say where its rpmdb is; nodes that stand on it need its packages.
+    layer = Layer(path, inside, os.path.basename(path), parent,
+                  root.host(f"{inside}/{_USUAL_RPMDB}"), checked=checked)
     try:
         for name in (STATUS_FILE, *CONFIG_FILES, *ADMIN_FILES):
             if not root.is_plain(f"{path}/{name}"):
                 raise RedpakError(f"{inside}/{name} is, or lies behind, a symbolic link",
                                   hint="put a file in its place")
         node = read_node(path)
-        rpmdb = root.host(root.inside(node.rpmdb_dir))
+        own = (node.rpmdb_dir, node.persist_dir, node.cache_dir, node.log_dir)
     except ConfigError as error:
-        return Layer(path, inside, os.path.basename(path), parent, "", None, error.findings,
-                     checked)
+        layer.faults = error.findings
     except RedpakError as error:
-        fault = config_findings.Finding(config_findings.Severity.ERROR, error.message,
-                                        hint=error.hint)
-        return Layer(path, inside, os.path.basename(path), parent, "", None, (fault,), checked)
-    return Layer(path, inside, node.alias, parent, rpmdb, node, (), checked)
+        layer.faults = (config_findings.Finding(config_findings.Severity.ERROR, error.message,
+                                                hint=error.hint),)
+    else:
+        layer.node, layer.alias = node, node.alias
+        layer.rpmdb = root.host(root.inside(node.rpmdb_dir))
+        layer.own_directories = [os.path.relpath(place, path) for place in own]
+    return layer
 
 
 def _find_children(layers: Sequence[Layer], wide: str) -> None:

@@ -140,6 +140,38 @@ def test_a_damaged_rpmdb_is_never_proven_whatever_is_looked_for(parent: TestNode
     assert "could not check: " in done.stdout and "damaged rpmdb" in done.stdout, describe(done)
 
 
+def test_nothing_is_proven_on_an_ancestor_that_commands_refuse(
+        actor: Actor, parent: TestNode, child: TestNode, repository: Path) -> None:
+    leaf = make_node(actor, child.path / "leaf", "leaf", repository)
+    status = "state: {}\nrealpath: {}\ntimestamp: 1\n"
+    for file, text, rule, alias in (
+            ("etc/redpack.yaml", "nonsense: 1\n", "configuration", "parent"),
+            ("etc/redpack.yaml", "headers: {alias: child, name: parent}\n", "alias", "child"),
+            (".rednode.yaml", status.format("Disable", parent.path), "state", "parent"),
+            (".rednode.yaml", status.format("Enable", "/elsewhere"), "moved", "parent"),
+            (".redpak/journal", "", "journal", "parent")):
+        place = parent.path / file
+        before = place.read_text() if place.exists() else ""
+        place.write_text(text)
+        # Rules and aliases only: a fault may be told more than once.
+        assert set(findings(leaf)) == {(rule, alias)}, rule
+        if rule in ("configuration", "journal", "alias"):
+            done = leaf.try_dnf("red-check", "--files", "--signatures")
+            assert done.returncode == 2 and "could not check: " in done.stdout, describe(done)
+        place.write_text(before)
+
+
+def test_what_hides_the_rest_is_told_whatever_is_looked_for(parent: TestNode) -> None:
+    """Nothing is said of files where nobody looked at them."""
+    config, journal = parent.path / "etc/redpack.yaml", parent.path / ".redpak/journal"
+    before = config.read_text()
+    config.write_text("nonsense: 1\n")
+    assert "could not check: " in check(parent, "--files", status=2)
+    config.write_text(before)
+    journal.touch()
+    assert "a commit was not finished" in check(parent, "--provides", status=2)
+
+
 def test_who_is_tired_of_waiting_interrupts_a_check(parent: TestNode) -> None:
     held = os.open(parent.path, os.O_RDONLY)
     fcntl.flock(held, fcntl.LOCK_EX)

@@ -18,6 +18,7 @@ from redpak.findings import Finding, Severity
 from redpak.merge import merge_family
 from redpak.node import read_node
 from redpak.plain import Data, config_data, effective_data, provenance_data
+from redpak.streams import open_missing_streams
 from redpak.terminal import look_of
 from redpak.yamltext import to_yaml, without_notes
 
@@ -26,6 +27,7 @@ PROGRAM = "red-conf"
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run red-conf; the exit status is 1 for an error or a finding, 2 for wrong usage."""
+    open_missing_streams()
     options = _parser().parse_args(arguments)
     try:
         status = int(options.run(options))

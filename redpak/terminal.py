@@ -80,7 +80,7 @@ class Progress:
         """``done`` of ``total`` are done, now it is the turn of ``what``."""
         if self._stream is None or time.monotonic() - self._start < _PATIENCE:
             return
-        text = f"[{done}/{total}] {what}"[:self._columns - 1]
+        text = f"[{done}/{total}] {printable(what)}"[:self._columns - 1]
         self._stream.write(f"\r\x1b[K{text}")
         self._stream.flush()
         self._is_shown = True

@@ -18,6 +18,7 @@ from typing import NoReturn
 
 from redpak.errors import RedpakError
 from redpak.osrelease import read_os_release
+from redpak.streams import open_missing_streams
 
 DNF4 = "dnf4"
 DNF5 = "dnf5"
@@ -101,18 +102,9 @@ def _packages() -> str:
     return os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 
-def _open_standard_streams() -> None:
-    """Give dnf streams that the caller closed; what is opened next must not get their numbers."""
-    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
-        if getattr(sys, name) is None:
-            fd = os.open(os.devnull, os.O_RDWR)
-            os.set_inheritable(fd, True)  # dnf5 is another program
-            setattr(sys, name, os.fdopen(fd, mode))
-
-
 def main() -> None:
     """The command red-dnf."""
-    _open_standard_streams()
+    open_missing_streams()
     try:
         dnf, words = choose_dnf(sys.argv[1:])
         arguments = arrange_arguments(words)

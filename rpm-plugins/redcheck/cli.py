@@ -21,7 +21,8 @@ from redcheck.reports import as_text
 from redcheck.scope import Request, Scope, find_top, read_scope
 from redpak.errors import TYPE_CHECKING, RedpakError
 from redpak.files import write_output
-from redpak.terminal import Look, Progress, look_of
+from redpak.streams import open_missing_streams, print_all
+from redpak.terminal import Look, Progress, look_of, printable
 from redsys.owner import become_owner
 
 if TYPE_CHECKING:
@@ -148,14 +149,13 @@ def _format(report: Report, name: str) -> str:
 def _write(text: str, path: str | None) -> None:
     """To the file ``path``, else to stdout. Raises RedpakError."""
     if not path:
-        sys.stdout.write(text)
-        sys.stdout.flush()
-        return
-    write_output(path, text.encode())
+        print_all(text)
+    else:
+        write_output(path, text.encode())
 
 
 def _tell(text: str) -> None:
-    print(text, file=sys.stderr)
+    print(printable(text), file=sys.stderr)
 
 
 def _say_nothing(text: str) -> None:
@@ -194,6 +194,7 @@ def main(arguments: Sequence[str] | None = None, *, program: str = "red-check") 
                         help="print findings and errors only: no progress, no summary")
     parser.add_argument("-v", "--verbose", action="store_true",
                         help="print a line for each node, whatever was found")
+    open_missing_streams()
     options = parser.parse_args(arguments)
     try:
         enter(options)
@@ -201,8 +202,8 @@ def main(arguments: Sequence[str] | None = None, *, program: str = "red-check") 
     except RedpakError as error:
         for line in str(error).splitlines():
             print(f"{program}: error: {line}", file=sys.stderr)
-    except BrokenPipeError:  # the reader of our output has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except BrokenPipeError:
+        pass  # the reader of our output has seen enough
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
     return CANNOT_CHECK

@@ -13,7 +13,7 @@ from xml.etree import ElementTree
 
 from redcheck.engine import GROUPS, Report
 from redcheck.findings import RULES, Finding, Severity
-from redcheck.reports import describe
+from redcheck.reports import as_utf8, describe
 from redcheck.scope import Layer
 
 VERSION = "0.1.0"
@@ -43,9 +43,9 @@ def _layer_data(layer: Layer, report: Report) -> Mapping[str, Any]:
 
 
 def _clean(value: Any) -> Any:
-    """``value`` as UTF-8 can say it: names of files need not be text."""
+    """``value`` as UTF-8 can say it."""
     if isinstance(value, str):
-        return value.encode(errors="backslashreplace").decode()
+        return as_utf8(value)
     if isinstance(value, Mapping):
         return {key: _clean(each) for key, each in value.items()}
     if isinstance(value, (list, tuple)):

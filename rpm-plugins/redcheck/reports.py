@@ -25,16 +25,15 @@ def as_text(report: Report, look: Look = _PLAIN, *, quiet: bool = False,
     lines: list[str] = []
     for (node, rule), found in groupby(report.findings, lambda each: (each.node, each.rule)):
         findings = list(found)
-        alias = findings[0].alias
-        severity = rule.severity.value
-        head = look.fill(f"{severity}: {alias} ({node}): {rule.title} [{rule.name}]", "")
+        severity, where = rule.severity.value, printable(f"{findings[0].alias} ({node})")
+        head = look.fill(f"{severity}: {where}: {rule.title} [{rule.name}]", "")
         lines.append(look.paint(severity, _COLOURS[rule.severity]) + head[len(severity):])
         lines += [look.fill(describe(each), "    ") for each in findings[:_LIMIT]]
         if len(findings) > _LIMIT:
             lines.append(f"    ... and {len(findings) - _LIMIT} more")
         lines.append(look.fill(f"why it matters: {rule.why}", "    "))
         remedies = dict.fromkeys(each.what_to_do for each in findings[:_LIMIT])
-        lines += [look.fill(f"what to do: {remedy}", "    ") for remedy in remedies]
+        lines += [look.fill(f"what to do: {printable(remedy)}", "    ") for remedy in remedies]
     lines += [f"{look.paint('could not check', RED)}: {printable(text)}"
               for text in report.unchecked]
     if verbose:
@@ -58,7 +57,8 @@ def describe(finding: Finding) -> str:
 def _describe_layer(layer: Layer, report: Report) -> str:
     found = sum(finding.node == layer.inside for finding in report.findings)
     packages = counted(report.packages.get(layer.inside, 0), "package")
-    return f"{layer.alias} ({layer.inside}): {packages}, {counted(found, 'finding')}"
+    where = printable(f"{layer.alias} ({layer.inside})")
+    return f"{where}: {packages}, {counted(found, 'finding')}"
 
 
 def _summary(report: Report, look: Look) -> str:
@@ -78,6 +78,11 @@ def _summary(report: Report, look: Look) -> str:
         verdict = "Could not be checked"
     verdict = look.paint(verdict, GREEN if verdict == "Proven" else RED)
     return f"{verdict}: {scope}" + (f"; {', '.join(counts)}" if counts else "")
+
+
+def as_utf8(text: str) -> str:
+    """``text`` as UTF-8 can say it: names of files, and headers of packages, need not be text."""
+    return text.encode(errors="backslashreplace").decode()
 
 
 def counted(number: int, noun: str) -> str:

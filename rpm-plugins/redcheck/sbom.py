@@ -21,6 +21,7 @@ from redcheck.library import Library
 from redcheck.manifest import header_digest
 from redcheck.owned import read_files
 from redcheck.packages import Package
+from redcheck.reports import as_utf8
 from redcheck.scope import Layer, Scope
 from redpak.errors import RedpakError
 from redpak.values import dataclass, field
@@ -135,21 +136,24 @@ def _read_node(layer: Layer, scope: Scope, library: Library,
 
 def _place(layer: Layer, scope: Scope) -> str:
     """A node's path from the top: the same wherever the tree is."""
-    return "/" if layer.is_core else os.path.relpath(layer.path, scope.top)
+    return "/" if layer.is_core else as_utf8(os.path.relpath(layer.path, scope.top))
 
 
 def _read_item(package: Package, node: BillNode, ref: str) -> BillItem:
     header = package.header
     payload = header[rpm.RPMTAG_PAYLOADDIGEST]
+
+    def text(tag: int) -> str:
+        return as_utf8(header[tag] or "")
+
     return BillItem(
         ref, node, package.name, package.label, header[rpm.RPMTAG_EPOCH] or 0,
-        f"{header[rpm.RPMTAG_VERSION]}-{header[rpm.RPMTAG_RELEASE]}",
-        header[rpm.RPMTAG_ARCH] or "", header[rpm.RPMTAG_LICENSE] or "",
-        header[rpm.RPMTAG_VENDOR] or header[rpm.RPMTAG_PACKAGER] or "",
-        header[rpm.RPMTAG_SUMMARY] or "", header[rpm.RPMTAG_URL] or "",
+        f"{text(rpm.RPMTAG_VERSION)}-{text(rpm.RPMTAG_RELEASE)}",
+        text(rpm.RPMTAG_ARCH), text(rpm.RPMTAG_LICENSE),
+        text(rpm.RPMTAG_VENDOR) or text(rpm.RPMTAG_PACKAGER),
+        text(rpm.RPMTAG_SUMMARY), text(rpm.RPMTAG_URL),
         payload[0] if payload and header[rpm.RPMTAG_PAYLOADDIGESTALGO] == 8 else "",
-        header_digest(package), header[rpm.RPMTAG_SOURCERPM] or "",
-        header[rpm.RPMTAG_BUILDTIME] or 0)
+        header_digest(package), text(rpm.RPMTAG_SOURCERPM), header[rpm.RPMTAG_BUILDTIME] or 0)
 
 
 # -- who needs whom -------------------------------------------------------------------------

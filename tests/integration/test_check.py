@@ -172,6 +172,20 @@ def test_what_hides_the_rest_is_told_whatever_is_looked_for(parent: TestNode) ->
     assert "a commit was not finished" in check(parent, "--provides", status=2)
 
 
+def test_streams_may_be_closed_or_full(parent: TestNode, pool: Path) -> None:
+    """The status alone is an answer, and --output another place for the report."""
+    for closed in (">&-", "2>&-", "<&- >&- 2>&-"):
+        for words in ("--verbose", "--json --output=/dev/null", "--no-cache --jobs=3 --tree"):
+            line = f"red-check --redpath={parent.path} {words} {closed}"
+            done = parent.actor.run(["sh", "-c", line])
+            assert (done.returncode, done.stderr) == (0, ""), describe(done)
+    done = parent.actor.run(["sh", "-c", f"red-check --redpath={parent.path} >/dev/full"])
+    assert done.stderr == "red-check: error: cannot write to stdout: No space left on device\n"
+    assert done.returncode == 2, describe(done)
+    done = parent.actor.run(["sh", "-c", f"red-conf tree --redpath={parent.path} >&-"])
+    assert (done.returncode, done.stderr) == (0, ""), describe(done)
+
+
 def test_who_is_tired_of_waiting_interrupts_a_check(parent: TestNode) -> None:
     held = os.open(parent.path, os.O_RDONLY)
     fcntl.flock(held, fcntl.LOCK_EX)

@@ -6,6 +6,7 @@ from __future__ import annotations
 import importlib.resources
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -115,6 +116,26 @@ def test_text_shows_no_control_character(harmed: TestNode) -> None:
     text = run(harmed.actor, f"--redpath={harmed.path}", status=1)
     assert "stray\\x1b[31m belongs to no package" in text
     assert "\x1b" not in text
+
+
+def test_any_name_of_a_directory_can_be_told(tree: TestNode, tester: Actor) -> None:
+    """Nobody can give such a redpath; but a tree is what it is."""
+    odd = os.fsdecode(b"odd \xff\x1b[31m\n")
+    make_node(tester, tree.path / "odd/node", "node")
+    faulty = make_node(tester, tree.path / "faulty", "faulty")
+    (tree.path / "odd").rename(tree.path / odd)
+    (faulty.path / "etc/redpack.yaml").write_text('"\\ud800": 1\n')
+    faulty.path.rename(tree.path / (odd + "2"))
+    try:
+        for words in ([], ["-v"], ["--json"], ["--sarif"], ["--junit"], ["--no-cache"]):
+            text = run(tester, f"--redpath={tree.path}", "--tree", *words, status=1)
+            assert "odd " in text and "\x1b" not in text
+        shutil.rmtree(tree.path / (odd + "2"))
+        for name in ("cyclonedx", "spdx"):
+            assert "odd " in run(tester, f"--redpath={tree.path}", f"--sbom={name}", "--tree",
+                                 status=0)
+    finally:
+        shutil.rmtree(tree.path / odd)
 
 
 def test_every_rule_is_documented(checkout: Path) -> None:

@@ -117,6 +117,26 @@ def test_a_strangers_file_is_not_overwritten(actor: Actor, source: Path, pool: P
     assert [path.name for path in pool.iterdir()] == ["bin"]
 
 
+def test_wrong_places_are_one_clear_line(actor: Actor, source: Path, pool: Path) -> None:
+    (pool / "file").write_text("x")
+    damaged = pool / "p/lib/redpak/manifest.json"
+    damaged.parent.mkdir(parents=True)
+    damaged.write_text("{")
+    for directory in (damaged.parent, *damaged.parents[1:3], damaged):
+        os.chown(directory, actor.uid, actor.gid)
+    for script in ("install", "uninstall"):
+        for prefix, message in (
+            ("", "--prefix= names no directory"),
+            (f"{pool}/p", f"{damaged} is damaged; remove it, and what was installed"),
+        ):
+            done = actor.run([source / f"scripts/{script}", f"--prefix={prefix}"], cwd=pool)
+            assert (done.returncode, done.stderr) == (1, f"{script}: error: {message}\n")
+    done = actor.run([source / "scripts/install", f"--prefix={pool}/file/x"])
+    assert (done.returncode, done.stderr) == (
+        1, f"install: error: {pool}/file/x: Not a directory\n")
+    assert sorted(path.name for path in pool.iterdir()) == ["file", "p"]
+
+
 def test_uninstall_refuses_a_list_that_names_files_elsewhere(
     actor: Actor, source: Path, pool: Path
 ) -> None:

@@ -119,11 +119,11 @@ def main() -> None:
 
 def _run_dnf5(arguments: list[str]) -> NoReturn:
     """Become dnf5, with our plugin wherever it is; what needs no dnf5 is done here."""
-    from reddnf.standalone import RUNNERS
-
     program = shutil.which("dnf5") or shutil.which("dnf5", path=os.defpath)
     if not program or not importlib.util.find_spec("libdnf5"):
         raise RedpakError("dnf5 is not installed", hint="install dnf5 and python3-libdnf5")
+    from reddnf.standalone import RUNNERS
+
     for name in [name for name in os.environ if name.startswith("PYTHON")]:
         del os.environ[name]  # the plugin is Python inside dnf5: nobody else's modules
     own = os.path.join(_packages(), "dnf5")

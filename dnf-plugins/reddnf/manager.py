@@ -18,7 +18,7 @@ from reddnf.bundling import not_in_repositories
 from reddnf.freezing import Again
 from reddnf.manage import Manager
 from reddnf.manager_options import declare_options
-from reddnf.node_command import configure_repositories
+from reddnf.node_command import configure_repositories, refuse_installroot
 from reddnf.options import MANAGER_SUMMARY, declare_node_options, in_dnfs_words
 from reddnf.repofiles import no_such_option, wrong_value
 from reddnf.session import tell
@@ -57,6 +57,7 @@ class ManagerCommand(dnf.cli.commands.Command):
             tell=tell,
         )
         self.base.conf.reposdir = []
+        _translate(lambda: refuse_installroot(self.opts))
         _translate(self._manager.prepare)
         super().pre_configure()
 

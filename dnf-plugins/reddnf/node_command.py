@@ -73,6 +73,7 @@ class NodeCommand(dnf.cli.commands.Command):
         name = self.opts.command
         self.opts.command = name[len("red-") :] if name.startswith("red-") else name[len("r") :]
         try:
+            refuse_installroot(self.opts)
             family = self._load_family()
             become_owner(family.leaf.path, family.leaf.owner_uid)
             self.session = self._open_session(family)
@@ -129,6 +130,12 @@ class NodeCommand(dnf.cli.commands.Command):
         redpath = resolve_redpath(self.opts.redpath, os.environ)
         main = load_main(self.opts.rmain, os.environ)
         return load_family(redpath, main=main, force=self.opts.node_force)
+
+
+def refuse_installroot(opts: Any) -> None:
+    """Raise RedpakError for the option, which could only be ignored."""
+    if opts.installroot:
+        raise RedpakError("the node says where its root is", hint="leave out --installroot")
 
 
 def configure_base(base: Any, session: Session, opts: Any) -> None:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 from pathlib import Path
 
@@ -158,6 +159,21 @@ def test_what_to_do_without_a_key_is_said_of_the_node(node: TestNode, repository
     takes = done.stderr.rpartition("with red-manager ")[2].split()
     node.dnf("red-manager", *(word for word in takes if not word.startswith("--redpath")))
     node.install("plain")
+
+
+@pytest.mark.skipif(is_dnf5(), reason="dnf5 is told of the node by this very option")
+def test_another_root_is_refused(node: TestNode, pool: Path) -> None:
+    node.fails("red-install", "-y", "plain", f"--installroot={pool}/root",
+               message="Error: the node says where its root is; leave out --installroot")
+    node.fails("red-manager", "--recover", f"--installroot={pool}/root",
+               message="Error: the node says where its root is; leave out --installroot")
+
+
+@pytest.mark.skipif(importlib.util.find_spec("libdnf5") is not None, reason="dnf5 is there")
+def test_a_dnf_that_is_not_there_is_named(node: TestNode) -> None:
+    done = node.try_dnf("--dnf=5", "red-list")
+    assert (done.returncode, done.stderr) == (
+        1, "red-dnf: error: dnf5 is not installed; install dnf5 and python3-libdnf5\n")
 
 
 def test_dnf_is_told_the_option_that_it_takes(node: TestNode) -> None:

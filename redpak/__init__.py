@@ -4,3 +4,5 @@
 Nothing in here runs a command, knows dnf or rpm, or imports another part of the project. Read it
 in this order: errors, findings, kinds, schema, yamltree, load, node, family, expand, merge.
 """
+
+VERSION = "0.1.0"  # as in setup.cfg

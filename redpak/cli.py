@@ -10,6 +10,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+from redpak import VERSION
 from redpak.create import DEFAULT_TEMPLATE, create_node, update_node
 from redpak.errors import ConfigError, RedpakError
 from redpak.expand import Caller
@@ -59,6 +60,8 @@ def _declare_create(commands: Any) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog=PROGRAM, description="Look at nodes and their merged configuration, make nodes.")
+    parser.add_argument("--version", action="version", version=f"{PROGRAM} {VERSION}",
+                        help="print the version")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
 
     _declare_create(commands)

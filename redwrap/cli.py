@@ -8,6 +8,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from itertools import dropwhile
 
+from redpak import VERSION
 from redpak.errors import TYPE_CHECKING, RedpakError
 from redpak.values import dataclass
 from redwrap.errors import FAILED, LaunchError
@@ -15,7 +16,6 @@ from redwrap.errors import FAILED, LaunchError
 if TYPE_CHECKING:
     from typing import Optional, Union
 
-VERSION = "0.1.0"
 USAGE = "usage: red-wrap --redpath=DIR [OPTION...] [--] COMMAND [ARG...]"
 ABOUT = """
 Run COMMAND in the namespace of the node DIR and its ancestors.

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from redpak import VERSION
 from redpak.expand import Caller
 from redpak.family import load_family, load_main
 from redpak.load import load_text
@@ -48,6 +49,14 @@ def pool(tmp_path: Path) -> Path:
 def add_config(node: Path, text: str) -> None:
     file = node / "etc/redpack.yaml"
     file.write_text(file.read_text().replace("config:\n", f"config:\n{text}", 1))
+
+
+def test_the_version_is_that_of_the_packages() -> None:
+    setup, spec = ((ROOT / name).read_text() for name in ("setup.cfg", "redpak.spec"))
+    done = red_conf("--version")
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"red-conf {VERSION}\n", "")
+    assert f"\nversion = {VERSION}\n" in setup
+    assert re.search(rf"\nVersion: +{re.escape(VERSION)}\n", spec)
 
 
 def test_create_needs_an_alias_and_a_redpath(tmp_path: Path) -> None:

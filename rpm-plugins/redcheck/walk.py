@@ -148,15 +148,17 @@ class LayerWalk:
     def _is_strict(self, directory: str) -> bool:
         """Whether a file that no package owns is a finding here."""
         top = directory.split("/", 2)[1] if directory else ""
-        return top in _CORE_TOPS if self._layer.is_core else top not in _LOOSE_TOPS
+        if self._layer.is_core:
+            return top in _CORE_TOPS
+        return top not in _LOOSE_TOPS and directory not in self._to_children
 
     def _descends(self, directory: str, name: str, *, strict: bool) -> bool:
         path = f"{directory}/{name}"
         if path in self._children or (not directory and name in _SKIPPED):
             return False
-        if not self._layer.is_core and path in self._to_children:
-            return False
-        if strict or (self._layer.is_core and not directory and name in _CORE_TOPS):
+        if self._layer.is_core and not directory and name in _CORE_TOPS:
+            return True
+        if strict and (self._layer.is_core or path not in self._to_children):
             return True
         return path in (self._before.records if self._opened is None else self._opened.directories)
 

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Work shared out to forked processes.
 
-Each takes the next task from a pipe that was filled beforehand, and leaves its results in memory
-that it shares with its parent (memfd_create(2)): nobody waits for the other to read.
+Each takes the next task from a list that all of them read through one open file, and leaves its
+results in memory that it shares with its parent (memfd_create(2)): nobody waits for another.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import os
 import signal
 import struct
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from redpak.errors import TYPE_CHECKING, RedpakError
 
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     Result = dict[str, Any]  # what JSON can say
 
 _NUMBER = struct.Struct("<I")
-_MAX_QUEUED = 4096  # bytes; a pipe holds at least one page without a reader
 
 
 def count_processors() -> int:
@@ -44,21 +43,27 @@ class Workers:
         self._tasks: Sequence[Any] = tasks
         self._work: Callable[[Any], Result] = work
         self._children: list[tuple[int, int]] = []
-        if count < 1 or len(tasks) < 2 or len(tasks) * _NUMBER.size > _MAX_QUEUED:
+        self._queue = -1
+        if count < 1 or len(tasks) < 2:
             return
-        receive, send = os.pipe()
-        os.write(send, b"".join(_NUMBER.pack(number) for number in range(len(tasks))))
-        os.close(send)
+        # Each read moves the offset that all share, and none sees what another one reads: read(2).
+        self._queue = os.memfd_create("redpak-check")
+        os.write(self._queue, b"".join(map(_NUMBER.pack, range(len(tasks)))))
+        os.lseek(self._queue, 0, os.SEEK_SET)
         sys.stdout.flush()
         sys.stderr.flush()
         gc.freeze()  # a collection in a child would copy what the processes share
-        for _ in range(min(count, len(tasks))):
-            output = os.memfd_create("redpak-check")
-            pid = os.fork()
-            if pid == 0:
-                self._run_child(receive, output)
-            self._children.append((pid, output))
-        self._queue = receive
+        # Not between fork() and what comes of it: a child would go on as its parent.
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            for _ in range(min(count, len(tasks))):
+                output = os.memfd_create("redpak-check")
+                pid = os.fork()
+                if pid == 0:
+                    self._run_child(output, mask)
+                self._children.append((pid, output))
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
     def __enter__(self) -> Workers:
         return self
@@ -66,15 +71,20 @@ class Workers:
     def __exit__(self, *_: object) -> None:
         """Nobody is left at work when the caller gave up."""
         for pid, output in self._children:
-            os.kill(pid, signal.SIGINT)  # Python's own way out: nothing is left behind
+            os.kill(pid, signal.SIGTERM)
             os.waitpid(pid, 0)
             os.close(output)
         self._children = []
+        if self._queue >= 0:
+            os.close(self._queue)
 
-    def _run_child(self, queue: int, output: int) -> None:
+    def _run_child(self, output: int, mask: Iterable[int]) -> None:
         status = 1
         try:
-            results = list(self._take_all(queue, _say_nothing).items())
+            # An exception, for nothing to be left behind; a shell may have SIGINT ignored.
+            signal.signal(signal.SIGTERM, signal.default_int_handler)
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+            results = list(self._take_all(_say_nothing).items())
             with open(output, "wb") as stream:
                 stream.write(json.dumps(results).encode())
             status = 0
@@ -83,13 +93,15 @@ class Workers:
         except BaseException:
             sys.excepthook(*sys.exc_info())
         finally:
-            sys.stdout.flush()
-            sys.stderr.flush()
-            os._exit(status)
+            try:
+                sys.stdout.flush()
+                sys.stderr.flush()
+            finally:
+                os._exit(status)
 
-    def _take_all(self, queue: int, tell: Callable[[int], None]) -> dict[int, Result]:
+    def _take_all(self, tell: Callable[[int], None]) -> dict[int, Result]:
         results: dict[int, Result] = {}
-        while data := os.read(queue, _NUMBER.size):
+        while data := os.read(self._queue, _NUMBER.size):
             (number,) = _NUMBER.unpack(data)
             results[number] = self._do(number, tell)
         return results
@@ -103,8 +115,7 @@ class Workers:
         task that it takes: those before it are done or under way. Raises RedpakError."""
         if not self._children:
             return [self._do(number, tell) for number in range(len(self._tasks))]
-        found = self._take_all(self._queue, tell)
-        os.close(self._queue)
+        found = self._take_all(tell)
         while self._children:
             pid, output = self._children.pop()
             status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])

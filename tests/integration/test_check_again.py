@@ -22,7 +22,7 @@ def repository(session_pool: Path) -> Path:
     directory = session_pool / "again-repository"
     build_rpm(directory, "base", files={
         "/usr/share/base/data": "base\n", "/opt/base/data": "base\n",
-        "/var/lib/base/state/data": "base\n"})
+        "/var/lib/base/state/data": "base\n", "/apps/note": "base\n"})
     return create_repository(directory)
 
 
@@ -95,6 +95,17 @@ def test_what_dnf_no_longer_keeps_in_a_directory_belongs_to_nobody(node: TestNod
     settle(node)
     config.write_text(before)
     assert findings(node) == [("unowned-file", "/opt/state/file")]
+
+
+def test_packages_may_have_files_beside_a_child(node: TestNode, repository: Path) -> None:
+    """What else lies there is none of the node's."""
+    make_node(node.actor, node.path / "apps/child", "child", repository)
+    (node.path / "apps/readme").touch()
+    settle(node)
+    (node.path / "apps/note").write_text("evil\n")
+    assert findings(node) == [("changed-file", "/apps/note")]
+    (node.path / "apps/note").unlink()
+    assert findings(node) == [("missing-file", "/apps/note")]
 
 
 def test_a_damaged_memory_is_none(node: TestNode) -> None:

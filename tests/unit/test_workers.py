@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import time
 
 import pytest
@@ -13,13 +14,14 @@ from redpak.errors import RedpakError
 
 
 def double(task: str) -> dict[str, object]:
-    time.sleep(0.01)  # for others to get some, too
+    time.sleep(0.002)  # for others to get some, too
     return {"doubled": task + task, "pid": os.getpid()}
 
 
-@pytest.mark.parametrize("count", [0, 1, 3])
-def test_results_come_in_the_order_of_their_tasks(count: int) -> None:
-    tasks = [f"name-{number}-\udcff-\u00e9-\n" for number in range(20)]  # not UTF-8: any file name
+@pytest.mark.parametrize("count, number", [(0, 20), (1, 20), (3, 20), (3, 1500)])
+def test_results_come_in_the_order_of_their_tasks(count: int, number: int) -> None:
+    # Not UTF-8: any file name.
+    tasks = [f"name-{task}-\udcff-\u00e9-\n" for task in range(number)]
     told: list[int] = []
     with Workers(tasks, double, count) as workers:
         results = workers.results(told.append)
@@ -45,8 +47,13 @@ def test_a_fault_in_a_helper_is_an_error_with_its_traceback(
     assert "ValueError: a fault of ours" in capfd.readouterr().err
 
 
+@pytest.mark.parametrize("handler", [signal.default_int_handler, signal.SIG_IGN])
 def test_nobody_is_left_at_work_when_the_caller_gives_up(
-        capfd: pytest.CaptureFixture[str]) -> None:
+        capfd: pytest.CaptureFixture[str], request: pytest.FixtureRequest,
+        handler: signal.Handlers) -> None:
+    """Also where a shell runs red-check in the background."""
+    before = signal.signal(signal.SIGINT, handler)
+    request.addfinalizer(lambda: signal.signal(signal.SIGINT, before))
     start = time.monotonic()
     with pytest.raises(KeyError), Workers([60, 60, 60], time.sleep, 2):  # type: ignore[arg-type]
         time.sleep(0.2)

@@ -92,6 +92,20 @@ def test_packages_are_completed_as_the_command_takes_them(
     assert line.endswith(" gr") and "grabber" in shown and "greeting" in shown
 
 
+def test_package_files_are_completed_and_the_way_to_them(
+    shell: InteractiveShell, core: TestNode, pool: Path
+) -> None:
+    (pool / "files").mkdir()
+    for name in ("some.rpm", "some.txt"):
+        (pool / "files" / name).write_text("")
+    node = f"--redpath={core.path}"
+    for command in (f"red-rpm {node} -U", f"red-dnf {node} red-install",
+                    f"red-dnf red-manager {node}"):
+        assert shell.press_tab(f"{command} {pool}/fil")[0] == f"{command} {pool}/files/"
+        assert shell.press_tab(f"{command} {pool}/files/s")[0] == (
+            f"{command} {pool}/files/some.rpm ")
+
+
 def test_programs_of_the_node_are_completed_for_red_wrap(
     shell: InteractiveShell, core: TestNode
 ) -> None:

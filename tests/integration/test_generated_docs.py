@@ -63,7 +63,7 @@ def test_help_is_read_whatever_its_layout() -> None:
         "  -h, --help            show this\n"
         "  --state {On,Off}, --st {On,Off}\n                        how it\n"
         "                        stands\n"
-        "  --path=DIR\n        where\n\nExit status: 0.\n"
+        "  --path=DIR\n        where\n  --like a,b  how\n\nExit status: 0.\n"
     )
     assert (found.usage, found.about, found.after) == (
         "x [OPTION...] FILE", "Do it.", "Exit status: 0.")
@@ -71,4 +71,5 @@ def test_help_is_read_whatever_its_layout() -> None:
         (("-h", "--help"), "", "show this", ()),
         (("--state", "--st"), "{On,Off}", "how it stands", ("On", "Off")),
         (("--path",), "DIR", "where", ()),
+        (("--like",), "a,b", "how", ()),
     ]

@@ -11,7 +11,7 @@ from typing import Optional
 # "  -x, --long VALUE, --other=VALUE  help": the help may also be on the next, deeper lines.
 _OPTION = re.compile(r"^ {1,8}(?=-)(?P<names>.*?)(?: {2,}(?P<help>\S.*))?$")
 _NAME = re.compile(
-    r"(?P<name>--?[A-Za-z0-9?][\w-]*)(?:\[?[ =](?P<value>\{[^}]*\}|[^,]+))?(?:, |$)")
+    r"(?P<name>--?[A-Za-z0-9?][\w-]*)(?:\[?[ =](?P<value>\{[^}]*\}|(?:[^,]|,(?! ))+))?(?:, |$)")
 _COMMAND = re.compile(r"^ {4}(?P<name>[a-z][\w-]*)(?: {2,}(?P<help>\S.*))?$")
 _ARGUMENT = re.compile(r"^ {2}(?P<name>[A-Za-z][\w-]*)(?: {2,}(?P<help>\S.*))?$")
 
@@ -104,5 +104,7 @@ def _read_entries(lines: Sequence[str], group: str, into: Help) -> bool:
 
 def _option(text: str, help_text: str) -> Option:
     found = list(_NAME.finditer(text.strip()))
+    if not found:
+        raise ValueError(f"no option in: {text}")
     value = next((match["value"] for match in found if match["value"]), "")
     return Option(tuple(match["name"] for match in found), value.strip(), help_text)

@@ -55,11 +55,19 @@ _redpak_value() {
     esac
 }
 
-# The packages that a dnf command takes.
+# The packages that a dnf command takes; files of packages where a path begins.
 _redpak_packages() {
     case $1 in
 @PACKAGES@
     esac
+    case $1 in @FILES@) if [[ $_redpak_cur == [./~]* ]]; then _redpak_package_files; fi ;; esac
+}
+
+# Package files, and the directories on the way to them.
+_redpak_package_files() {
+    compopt -o filenames 2> /dev/null
+    mapfile -t -O ${#COMPREPLY[@]} COMPREPLY < <(compgen -f -X '!*.rpm' -- "$_redpak_cur"
+        [[ $_redpak_cur != [./~]* ]] || compgen -d -- "$_redpak_cur")
 }
 
 _redpak() {
@@ -133,8 +141,7 @@ _redpak_words() {
             _redpak_offer $(_redpak_static "$1")
         else
             _redpak_ask installed
-            compopt -o filenames
-            mapfile -t -O ${#COMPREPLY[@]} COMPREPLY < <(compgen -f -X '!*.rpm' -- "$_redpak_cur")
+            _redpak_package_files
         fi
         ;;
     *)

@@ -53,6 +53,7 @@ _redpak_packages() {
     case $1 in
 @PACKAGES@
     esac
+    case $1 in @FILES@) [[ $PREFIX != [./~]* ]] || _files -g '*.rpm' ;; esac
 }
 
 _redpak_takes_value() {

@@ -16,6 +16,7 @@ _KINDS = {
     "--repo": "repos", "--repoid": "repos", "--enablerepo": "repos", "--disablerepo": "repos",
     "--user": "user", "--group": "group", "--bwrap": "command", "--redroot": "directory",
     "--name": "text", "--info": "text", "--setopt": "text", "--releasever": "text",
+    "--match": "text", "--sign-key": "text", "--jobs": "text",
 }
 # What the commands of dnf take: kinds of red-conf complete.
 _PACKAGES = {
@@ -25,6 +26,8 @@ _PACKAGES = {
     "installed available": "info list repoquery provides",
     "repos": "repolist manager",
 }
+# Those of them that take files of packages, too.
+_FILES = "install reinstall upgrade downgrade manager"
 # dnf's own options with a value that may be the next word, in any of its versions.
 _DNF_VALUED = (
     "-c --config -d --debuglevel -e --errorlevel -x --exclude --excludepkgs -R --randomwait"
@@ -57,6 +60,7 @@ def _fill(template: str, commands: str) -> str:
     text = (_ROOT / template).read_text("utf-8")
     for mark, lines in (("STATIC", _static()), ("KINDS", _kinds()), ("PACKAGES", _packages())):
         text = text.replace(f"@{mark}@", "\n".join(lines))
+    text = text.replace("@FILES@", " | ".join(f"red-{name}" for name in _FILES.split()))
     return text.replace("@DNF_VALUED@", " ".join(_dnf_valued())).replace("@COMMANDS@", commands)
 
 

@@ -52,7 +52,7 @@ def _declare_create(commands: Any) -> None:
     create.add_argument("--name", help="the globally unique name (default: a new UUID)")
     create.add_argument("--info", help="what the node is, for people")
     create.add_argument("--update", action="store_true",
-                        help="change a node that exists; its headers stay")
+                        help="change a node that exists; its headers and state stay")
     create.add_argument("--force", action="store_true",
                         help="below ancestors that are not enabled or were moved, too")
 

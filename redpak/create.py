@@ -115,8 +115,8 @@ def update_node(path: str, *, main: Main, template: str | None = None,
                 caller: Caller | None = None) -> Node:
     """Accept where the node is now, and write its configuration again if there is a template.
 
-    The headers stay, but for what is given: a copy of a node needs another name. The state
-    becomes Enable. Raises RedpakError and ConfigError, with nothing changed.
+    The headers stay, but for what is given: a copy of a node needs another name. So do the state,
+    and when it was proven coherent. Raises RedpakError and ConfigError, with nothing changed.
     """
     environ = os.environ if environ is None else environ
     caller = caller or Caller.current()
@@ -132,7 +132,8 @@ def update_node(path: str, *, main: Main, template: str | None = None,
                                                admin=True)) if template_admin else None
     if source is None and headers != old.config.headers:
         source = template_of(old)
-    node = old if source is None else _planned_node(path, headers, source)
+    node = replace(old if source is None else _planned_node(path, headers, source),
+                   status=replace(old.status, realpath=path))
     for descendant in find_descendants(path):
         check_unique([*ancestors, node, read_node(descendant)], new=node)
     check_unique([*ancestors, node], new=node)
@@ -142,7 +143,7 @@ def update_node(path: str, *, main: Main, template: str | None = None,
         config = None if source is None else _config_text(headers, source)
         return _write_node(Family(main, (*ancestors, node)), config, admin_source, environ, caller,
                            Undo())
-    write_status(path, NodeStatus(NodeState.ENABLE, path, old.status.timestamp, ""))
+    write_status(path, node.status)
     return read_node(path)
 
 

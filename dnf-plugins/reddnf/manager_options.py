@@ -11,7 +11,8 @@ from redpak.node import NodeState
 
 ACTIONS = (
     ("--create", "make the directory DIR of --redpath a node"),
-    ("--update", "accept where a node is now, or (with --template) write its configuration again"),
+    ("--update", "accept where a node is now, or (with --template) write its configuration again;"
+     " its state stays"),
     ("--adopt", "register what a core OS without rpm packages provides, if it has changed since"
      " the last time; with --refresh, look in any case"),
     ("--unadopt", "forget what --adopt registered"),

@@ -14,7 +14,8 @@ from redpak.errors import RedpakError
 from redpak.expand import Caller
 from redpak.family import Main, find_descendants, load_family, load_main
 from redpak.merge import merge_family
-from redpak.node import NodeState
+from redpak.node import NodeState, NodeStatus, write_status
+from redpak.values import replace
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
 
@@ -94,6 +95,19 @@ def test_a_disabled_node_is_refused(tmp_path: Path, main: Main) -> None:
     set_state(str(tmp_path / "core"), NodeState.DISABLE)
     with pytest.raises(RedpakError, match=r"has the state Disable; set it with red-manager"):
         load_family(str(tmp_path / "core"), main=main)
+
+
+@pytest.mark.parametrize("changes", [
+    {}, {"info": "new"}, {"template": "leaf"}, {"template_admin": "leaf"}])
+def test_an_update_keeps_the_state_and_its_reason(
+        tmp_path: Path, main: Main, changes: dict[str, str]) -> None:
+    """It says where the node is; whether the node may be used is for --state to say."""
+    create_node(str(tmp_path / "core"), alias="core", main=main)
+    status = NodeStatus(NodeState.DISABLE, str(tmp_path / "core"), 12345, "under repair")
+    write_status(str(tmp_path / "core"), status)
+    (tmp_path / "core").rename(tmp_path / "moved")
+    node = update_node(str(tmp_path / "moved"), main=main, **changes)
+    assert node.status == replace(status, realpath=str(tmp_path / "moved"))
 
 
 def test_no_node_can_be_made_in_the_usr_of_another(tmp_path: Path, main: Main) -> None:

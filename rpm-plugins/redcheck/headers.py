@@ -32,13 +32,13 @@ _KEY_ID = re.compile(r"key ID ([0-9a-f]+)", re.IGNORECASE)
 
 def check_headers(task: HeadersTask, library: Library) -> Result:
     """What is wrong with the headers of a layer: ``findings``, as they are stored, and the number
-    of ``packages``. Raises RedpakError."""
+    of ``packages``."""
     layer, installed = task.layer, library.of(task.layer)
     keys = [bytes.fromhex(key) for key in task.keys]
     findings = list(_check_signatures(layer, installed.packages, keys=keys, required=task.signed))
     if installed.packages:
         with open_rpmdb(installed.directory) as ts:
-            findings += _check_index(layer, installed, ts)
+            findings += _check_indexes(layer, installed, ts)
     return {"findings": [finding.stored() for finding in findings],
             "packages": sum(not package.is_key for package in installed.packages)}
 
@@ -105,19 +105,28 @@ def _first(error: Exception) -> str:
     return (str(error).strip().splitlines() or ["unknown error"])[0]
 
 
-def _check_index(layer: Layer, installed: Installed, ts: Any) -> Iterator[Finding]:
-    """Whether each package can be found by what it provides: rpm asks the index, not the headers.
-    """
-    indexed: dict[int, set[str]] = {}
-    index = ts.dbIndex("providename")
+def _check_indexes(layer: Layer, installed: Installed, ts: Any) -> Iterator[Finding]:
+    """Whether each package can be found by its name and by what it provides: rpm asks indexes, not
+    headers."""
+    names, provides = _read_index(ts, "name"), _read_index(ts, "providename")
+    for package in installed.packages:
+        missing = set(package.header[rpm.RPMTAG_PROVIDENAME]) - provides.get(package.number, set())
+        if missing:
+            text = f"provides {', '.join(sorted(missing)[:3])}, but the rpmdb's index does not know"
+        elif package.name not in names.get(package.number, ()):
+            text = "is installed, but the rpmdb's index of names does not know"
+        else:
+            continue
+        yield layer.finding("rpmdb", f"{package.label} {text} it", package=package.label,
+                            remedy=f"rebuild it: rpmdb --dbpath {layer.rpmdb} --rebuilddb")
+
+
+def _read_index(ts: Any, name: str) -> dict[int, set[str]]:
+    """The keys of an index, by the number of the header that they lead to."""
+    found: dict[int, set[str]] = {}
+    index = ts.dbIndex(name)
     for key in index:
         text = key.decode(errors="surrogateescape") if isinstance(key, bytes) else key
         for number, _position in index.instances():
-            indexed.setdefault(number, set()).add(text)
-    for package in installed.packages:
-        missing = set(package.header[rpm.RPMTAG_PROVIDENAME]) - indexed.get(package.number, set())
-        if missing:
-            yield layer.finding(
-                "rpmdb", f"{package.label} provides {', '.join(sorted(missing)[:3])}, but the"
-                " rpmdb's index does not know it", package=package.label,
-                remedy=f"rebuild it: rpmdb --dbpath {layer.rpmdb} --rebuilddb")
+            found.setdefault(number, set()).add(text)
+    return found

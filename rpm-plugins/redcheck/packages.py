@@ -5,13 +5,15 @@ from __future__ import annotations
 
 import base64
 import os
+from contextlib import suppress
 from typing import Any
 
 import rpm
 
 from redcheck.scope import Layer
+from redpak.errors import RedpakError
 from redpak.values import dataclass
-from redrpm.rpmdb import Member, copy_member, nevra, open_rpmdb
+from redrpm.rpmdb import Member, copy_member, count_headers, nevra, open_rpmdb
 
 KEY = "gpg-pubkey"
 
@@ -45,16 +47,32 @@ class Installed:
         """Read them; ``directory`` is new. Raises RedpakError."""
         self.directory = copy_member(Member(layer.path, layer.rpmdb), directory).directory
         self.packages: list[Package] = []
-        if os.listdir(self.directory):
+        if not os.listdir(self.directory):
+            return
+        try:
             with open_rpmdb(self.directory) as ts:
                 matches = ts.dbMatch()
                 for header in matches:
                     name = header[rpm.RPMTAG_NAME]
                     self.packages.append(
                         Package(matches.instance(), nevra(header), name, header))
+        except RedpakError as err:
+            raise _damaged(layer, "rpm cannot open it") from err
+        stored = count_headers(self.directory)
+        if stored is not None and stored != len(self.packages):
+            raise _damaged(layer, f"rpm reads {len(self.packages)} of its {stored} headers")
 
     @property
     def keys(self) -> list[bytes]:
         """The public keys that the layer trusts."""
-        return [base64.b64decode(text) for package in self.packages if package.is_key
-                for text in package.header[rpm.RPMTAG_PUBKEYS]]
+        found = []
+        for package in self.packages:
+            for text in package.header[rpm.RPMTAG_PUBKEYS] if package.is_key else ():
+                with suppress(ValueError):  # a key that is not readable vouches for nothing
+                    found.append(base64.b64decode(text))
+        return found
+
+
+def _damaged(layer: Layer, how: str) -> RedpakError:
+    return RedpakError(f"{layer.rpmdb}: damaged rpmdb: {how}",
+                       hint="restore the node from a backup, or create it anew")

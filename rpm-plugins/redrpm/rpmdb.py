@@ -83,7 +83,9 @@ def open_rpmdb(directory: str) -> Iterator[Any]:
         ts = rpm.TransactionSet()
         # Headers were checked when they were installed; a key for them may be gone since.
         ts.setVSFlags(rpm._RPMVSF_NODIGESTS | rpm._RPMVSF_NOSIGNATURES)
-        ts.openDB()
+        # Left unopened it would open itself later, by the macro of that time: another rpmdb.
+        if ts.openDB() != 0:
+            raise RedpakError(f"{directory}: cannot open the rpmdb", hint="see above for why")
     except rpm.error as err:
         raise RedpakError(f"{directory}: cannot open the rpmdb: {err}") from err
     finally:
@@ -180,6 +182,16 @@ def copy_member(member: Member, directory: str, *, sound: bool = True) -> Member
     if sound:
         check_database(directory, member.directory)
     return Member(member.owner, directory)
+
+
+def count_headers(directory: str) -> Optional[int]:
+    """How many headers an rpmdb has, whether rpm can read them or not: it passes over those that it
+    cannot read. None where only rpm knows. The rpmdb is one that check_database() passed."""
+    path = f"{directory}/rpmdb.sqlite"
+    if not os.path.exists(path):
+        return None
+    with closing(sqlite3.connect(path)) as database:
+        return int(database.execute("SELECT COUNT(*) FROM Packages").fetchone()[0])
 
 
 def check_database(directory: str, place: str) -> None:

@@ -103,9 +103,22 @@ def damaged_header(tree: Tree, node: CheckNode, generator: random.Random) -> Exp
 def damaged_index(tree: Tree, node: CheckNode, generator: random.Random) -> Expected:
     name = _own(node, generator)
     with closing(sqlite3.connect(node.path / "var/lib/rpm/rpmdb.sqlite")) as database:
-        database.execute("DELETE FROM Providename WHERE key = ?", (name,))
+        table = generator.choice(["Providename", "Name"])
+        database.execute(f"DELETE FROM {table} WHERE key = ?", (name,))
         database.commit()
     return "rpmdb", f"{name}-1-1.noarch"
+
+
+def unread_headers(tree: Tree, node: CheckNode, generator: random.Random) -> Expected:
+    """rpm passes over what it cannot read, and takes a database without an index for an empty
+    one."""
+    damage = generator.choice(["UPDATE Packages SET blob = x'00' WHERE hnum ="
+                               " (SELECT MIN(hnum) FROM Packages)",
+                               "DROP TABLE Name", "DROP TABLE Basenames"])
+    with closing(sqlite3.connect(node.path / "var/lib/rpm/rpmdb.sqlite")) as database:
+        database.execute(damage)
+        database.commit()
+    return "rpmdb", "damaged rpmdb: rpm "
 
 
 def destroyed_rpmdb(tree: Tree, node: CheckNode, generator: random.Random) -> Expected:
@@ -354,7 +367,8 @@ def temporary_status(tree: Tree, node: CheckNode, generator: random.Random) -> E
 
 HARMS: tuple[Harm, ...] = (
     unmet_requirement, removed_requirement, conflict, obsolete, duplicate, shadow, file_conflict,
-    unsigned, untrusted, damaged_header, damaged_index, destroyed_rpmdb,
+    unsigned, untrusted, damaged_header, damaged_index, unread_headers,
+    destroyed_rpmdb,
     changed_content, changed_bit, changed_mode, changed_time, changed_link, changed_type,
     changed_owner, changed_directory, missing_file, missing_directory, changed_config,
     unowned_file,

@@ -15,8 +15,9 @@ from redpak.errors import TYPE_CHECKING
 if TYPE_CHECKING:
     from redcheck.packages import Package
 
-# lib/rpmpgp.h, hash algorithms (RFC 4880, 9.4), as hashlib calls them.
-_ALGORITHMS = {1: "md5", 2: "sha1", 8: "sha256", 9: "sha384", 10: "sha512", 11: "sha224"}
+# rpm/rpmcrypto.h, hash algorithms (RFC 9580, 9.5), as hashlib calls them.
+_ALGORITHMS = {1: "md5", 2: "sha1", 8: "sha256", 9: "sha384", 10: "sha512", 11: "sha224",
+               12: "sha3_256", 14: "sha3_512"}
 # lib/rpmfiles.h, rpmfileState: the others were never installed.
 _NORMAL, _REPLACED = 0, 1
 _GHOST, _CONFIG, _MISSING_OK = rpm.RPMFILE_GHOST, rpm.RPMFILE_CONFIG, rpm.RPMFILE_MISSINGOK
@@ -31,7 +32,7 @@ class OwnedFile(NamedTuple):
     size: int
     mtime: int
     digest: str
-    algorithm: str
+    algorithm: str  # as hashlib calls it, "" for one that it does not know
     link: str
     flags: int
     verify: int  # RPMVERIFY_*: what the package wants compared
@@ -40,7 +41,7 @@ class OwnedFile(NamedTuple):
     device: int
     capabilities: str
     color: int
-    is_replaced: bool  # by the file of a package that was forced in: rpm does not verify it
+    is_replaced: bool  # by the file of a package that was forced in: it only has to be there
 
     @property
     def is_ghost(self) -> bool:
@@ -55,7 +56,7 @@ class OwnedFile(NamedTuple):
     @property
     def may_be_missing(self) -> bool:
         """Whether the package stands its absence."""
-        return self.is_replaced or bool(self.flags & (_GHOST | _MISSING_OK))
+        return bool(self.flags & (_GHOST | _MISSING_OK))
 
 
 # By directory of the layer (canonical, "" is its root), then by name.

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 import hashlib
 import os
@@ -86,7 +87,8 @@ def _parse_names(path: str) -> dict[int, str] | None:
 
 
 def compare(file: OwnedFile, path: str, info: os.stat_result, accounts: Accounts) -> int:
-    """What differs (RPMVERIFY_*) between ``file`` and what is at ``path``. Raises OSError."""
+    """What differs (RPMVERIFY_*) between ``file`` and what is at ``path``. Raises OSError, also for
+    a digest of an unknown kind."""
     wanted = file.verify & ~_MEANINGLESS.get(stat.S_IFMT(info.st_mode), _OF_DEVICES)
     if file.is_ghost:
         wanted &= ~_OF_GHOSTS
@@ -100,7 +102,7 @@ def compare(file: OwnedFile, path: str, info: os.stat_result, accounts: Accounts
         found |= rpm.RPMVERIFY_LINKTO
     if wanted & rpm.RPMVERIFY_CAPS and not _has_capabilities(path, file.capabilities):
         found |= rpm.RPMVERIFY_CAPS
-    if wanted & rpm.RPMVERIFY_FILEDIGEST and file.digest and file.algorithm and (
+    if wanted & rpm.RPMVERIFY_FILEDIGEST and (
             found & rpm.RPMVERIFY_FILESIZE or _digest(path, file.algorithm) != file.digest):
         found |= rpm.RPMVERIFY_FILEDIGEST
     return found
@@ -116,7 +118,7 @@ def _compare_status(
             found |= rpm.RPMVERIFY_MODE
     if wanted & rpm.RPMVERIFY_FILESIZE and info.st_size != file.size:
         found |= rpm.RPMVERIFY_FILESIZE
-    if wanted & rpm.RPMVERIFY_MTIME and int(info.st_mtime) != file.mtime:
+    if wanted & rpm.RPMVERIFY_MTIME and info.st_mtime_ns // 10**9 != file.mtime:
         found |= rpm.RPMVERIFY_MTIME
     if wanted & rpm.RPMVERIFY_USER and accounts.users.get(info.st_uid) != file.user:
         found |= rpm.RPMVERIFY_USER
@@ -129,6 +131,8 @@ def _compare_status(
 
 
 def _digest(path: str, algorithm: str) -> str:
+    if not algorithm:
+        raise OSError(errno.EOPNOTSUPP, "its package has a digest of an unknown kind")
     # O_NOFOLLOW and O_NONBLOCK: the file may have been exchanged since it was looked at.
     descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     try:

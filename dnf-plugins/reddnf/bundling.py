@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -28,6 +29,11 @@ Download = Callable[[Sequence[str]], list[str]]
 
 def check_options(opts: Any) -> None:
     """Raise RedpakError when the command line does not say all that a bundle needs."""
+    if re.search(r"\.(tgz|txz|tzst|tar\.\w+)$", opts.bundle):
+        raise RedpakError(
+            f"{opts.bundle}: bundles are not compressed, packages are",
+            hint="name a directory, or FILE.tar",
+        )
     if not opts.sign_key:
         raise RedpakError("--bundle needs --sign-key", hint="say which of your gpg keys signs it")
     if not set(_matched(opts)) <= {"alias", "name", "path"}:
@@ -59,7 +65,8 @@ def run(family: Family, opts: Any, tell: Tell, download: Download) -> None:
             family, change, target, node=matched, key=opts.sign_key, info=opts.info or ""
         )
     except OSError as err:
-        raise RedpakError(f"{target}: cannot make the bundle: {err}") from err
+        reason = err.strerror or str(err)
+        raise RedpakError(f"{target}: cannot make the bundle: {reason}") from err
     finally:
         for lock in locks:
             lock.release()

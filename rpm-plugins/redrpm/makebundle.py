@@ -220,8 +220,12 @@ def expand_directories(words: Iterable[str]) -> list[str]:
     paths: list[str] = []
     for word in words:
         if os.path.isdir(word):
-            paths += sorted(entry.path for entry in os.scandir(word)
-                            if entry.name.endswith(".rpm"))
+            found = sorted(
+                entry.path for entry in os.scandir(word) if entry.name.endswith(".rpm")
+            )
+            if not found:
+                raise RedpakError(f"{word}: a directory without packages")
+            paths += found
         else:
             paths.append(word)
     return paths

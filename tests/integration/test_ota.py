@@ -174,6 +174,20 @@ def test_a_tampered_bundle_is_refused(
     family.check(family.middle, f"--ota={directory}")
 
 
+def test_a_bundle_that_cannot_be_made_is_one_clear_line(family: OtaFamily, pool: Path) -> None:
+    package, empty = family.packages["more-1"], pool / "empty"
+    empty.mkdir()
+    for target, words, message in (
+        ("b.tgz", [package], "b.tgz: bundles are not compressed, packages are; name a directory"),
+        ("b.tar.zst", [package], "b.tar.zst: bundles are not compressed"),
+        ("b.tar", [empty], f"{empty}: a directory without packages"),
+        ("none/b.tar", [package], "b.tar: cannot make the bundle: No such file or directory"),
+    ):
+        family.middle.fails("red-manager", f"--bundle={pool}/{target}", "--sign-key=maker", *words,
+                            message=message)
+        assert not (pool / target).exists()
+
+
 def sign(home: Path, name: str, manifest: Path) -> None:
     command = ["gpg", "--batch", "--homedir", str(home), "--local-user", name, "--detach-sign",
                "--output", f"{manifest}.sig", str(manifest)]

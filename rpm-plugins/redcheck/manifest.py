@@ -69,15 +69,15 @@ def read_manifest(path: str) -> Manifest:
             document = json.load(stream)
         if document["version"] != _FORMAT:
             raise ValueError(f"version {document['version']} is not known")
-        nodes = {}
-        for node in document["nodes"]:
-            path = _checked_path(node["path"])
-            nodes[path] = _checked_node(node)
-        return Manifest(nodes, document.get("core"))
+        nodes = {_checked_path(node["path"]): _checked_node(node) for node in document["nodes"]}
+        core = document.get("core")
+        if core is not None:
+            _check_packages(core["packages"])
+        return Manifest(nodes, core)
     except OSError as err:
         raise RedpakError(f"{path}: cannot read the manifest: {err.strerror}") from err
-    except (ValueError, KeyError, TypeError, AttributeError) as err:
-        raise RedpakError(f"{path}: not a manifest: {err}",
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as err:
+        raise RedpakError(f"{path}: not a manifest: {_say(err)}",
                           hint="make one with red-manager --freeze=FILE") from err
 
 
@@ -92,17 +92,39 @@ def _checked_path(path: Any) -> str:
 def _checked_node(node: Mapping[str, Any]) -> dict[str, Any]:
     for name, entry in node["files"].items():
         _checked_path(name)
-        if not ("link" in entry or isinstance(decode(entry), bytes)):
-            raise ValueError(f"{name} has no content")
-    for package in node["packages"]:
-        if not all(isinstance(package[key], str) for key in ("name", "nevra", "digest")):
-            raise ValueError("a package is not described by text")
-        if package["nevra"].startswith("-") or "/" in package["nevra"]:
-            raise ValueError(f"{package['nevra']!r} is not a package")
+        if "link" in entry:
+            _check_texts(entry, "link")
+        else:
+            decode(entry)
+            mode_of(entry)
+    _check_packages(node["packages"])
+    _check_texts(node, "alias", "name")
     NodeState(node["state"])
     for key in node["keys"]:
         base64.b64decode(key, validate=True)
     return {key: node[key] for key in ("alias", "name", "state", "files", "keys", "packages")}
+
+
+def _check_packages(packages: Sequence[Mapping[str, Any]]) -> None:
+    for package in packages:
+        _check_texts(package, "name", "nevra", "digest")
+        if package["nevra"].startswith("-") or "/" in package["nevra"]:
+            raise ValueError(f"{package['nevra']!r} is not a package")
+
+
+def _check_texts(entry: Mapping[str, Any], *keys: str) -> None:
+    for key in keys:
+        if not isinstance(entry[key], str) or "\0" in entry[key]:
+            raise ValueError(f"{key} is {entry[key]!r}, not text")
+
+
+def _say(error: Exception) -> str:
+    return f"{error} is missing" if isinstance(error, KeyError) else str(error)
+
+
+def mode_of(entry: Mapping[str, Any]) -> int:
+    """The permissions of a file of a manifest. Raises ValueError, TypeError."""
+    return int(entry["mode"], 8) & 0o777
 
 
 def decode(entry: Mapping[str, Any]) -> bytes:

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from redcheck.manifest import read_manifest
+from redpak.errors import RedpakError
 from support.actors import Actor, describe
 from support.nodes import TestNode, make_node
 from support.rpms import RpmFile, build_rpm, create_repository
@@ -167,6 +169,32 @@ def test_a_bad_manifest_is_refused(actor: Actor, pool: Path, text: str, message:
     done = manager(actor, pool / "copy", f"--thaw={file}")
     assert done.returncode == 1 and message in done.stderr, describe(done)
     assert "Traceback" not in done.stderr and not (pool / "copy").exists()
+
+
+def test_every_fault_of_a_manifest_is_told_with_its_file(tmp_path: Path) -> None:
+    file = tmp_path / "bad.json"
+    entry = {"text": "x", "sha256": hashlib.sha256(b"x").hexdigest(), "mode": "0644"}
+    package = {"name": "p", "nevra": "p-1-1.noarch", "digest": ""}
+    node = {"path": ".", "alias": "a", "name": "n", "state": "Enable", "keys": [],
+            "files": {"etc/x": entry}, "packages": [package]}
+    for wrong, message in (
+            ({"alias": 5}, "alias is 5, not text"), ({"state": "Odd"}, "'Odd' is not a valid"),
+            ({"keys": ["?"]}, ""), ({"files": []}, ""), ({"packages": [{}]}, "'name' is missing"),
+            ({"files": {"etc/x": {"link": 5}}}, "link is 5, not text"),
+            ({"files": {"etc/x": {**entry, "mode": "x"}}}, ""),
+            ({"files": {"etc/x": {**entry, "sha256": ""}}}, "does not have its digest"),
+            ({"packages": [{**package, "nevra": "--root=/"}]}, "'--root=/' is not a package"),
+            ({"path": "child", "name": None}, "name is None, not text")):
+        file.write_text(json.dumps({"version": 1, "nodes": [node, {**node, **wrong}]}))
+        with pytest.raises(RedpakError, match=f"{file}: not a manifest: ") as told:
+            read_manifest(str(file))
+        assert message in told.value.message
+    for text in ("[" * 100_000, '{"version": 1, "nodes": [], "core": {"packages": 5}}'):
+        file.write_text(text)
+        with pytest.raises(RedpakError, match=f"{file}: not a manifest: "):
+            read_manifest(str(file))
+    file.write_text(json.dumps({"version": 1, "nodes": [node]}))
+    assert json.loads(read_manifest(str(file)).text())["nodes"] == [node]
 
 
 def test_an_unsound_tree_is_not_frozen(tree: TestNode, pool: Path) -> None:

@@ -8,10 +8,10 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
-from redcheck.engine import Options, check, locked
+from redcheck.engine import Options, check, locked_scope
 from redcheck.manifest import freeze, read_manifest
 from redcheck.reports import counted
-from redcheck.scope import Request, read_scope
+from redcheck.scope import Request
 from redcheck.thaw import thaw
 from redpak.family import load_main, resolve_redpath
 from redpak.files import write_output
@@ -50,8 +50,8 @@ def run(opts: Any, tell: Tell, dnf: Again) -> None:
 
 
 def _freeze(opts: Any, tell: Tell) -> None:
-    scope = read_scope(Request(opts.redpath, opts.rmain, wide="tree"), os.environ)
-    with locked(scope, tell):
+    request = Request(opts.redpath, opts.rmain, wide="tree")
+    with locked_scope(request, os.environ, tell) as scope:
         manifest = freeze(check(scope, Options(), os.environ))
     write_output(opts.freeze, manifest.text().encode())
     packages = sum(len(node["packages"]) for node in manifest.nodes.values())

@@ -15,10 +15,10 @@ import sys
 from collections.abc import Callable, Sequence
 from functools import partial
 
-from redcheck.engine import Options, Report, accept, check, locked, stamp
+from redcheck.engine import Options, Report, accept, check, locked_scope, stamp
 from redcheck.findings import Finding
 from redcheck.reports import as_text
-from redcheck.scope import Request, Scope, find_top, read_scope
+from redcheck.scope import Request, Scope, find_top
 from redpak.errors import TYPE_CHECKING, RedpakError
 from redpak.files import write_output
 from redpak.streams import open_missing_streams, print_all
@@ -103,9 +103,9 @@ def run(options: Any) -> int:
     groups = None if options.all else options.selections
     settings = Options(frozenset(groups) if groups else None, use_cache=not options.no_cache,
                        jobs=options.jobs)
-    scope = read_scope(_request(options), os.environ)
     tell = _say_nothing if options.quiet else _tell
-    with Progress(sys.stderr, quiet=options.quiet) as progress, locked(scope, tell):
+    with Progress(sys.stderr, quiet=options.quiet) as progress, locked_scope(
+            _request(options), os.environ, tell) as scope:
         if options.sbom:
             _write(_bill(scope, options.sbom), options.output)
             return 0
@@ -171,7 +171,7 @@ def _read_baseline(path: str) -> frozenset[str]:
         return frozenset(str(finding["fingerprint"]) for finding in found)
     except OSError as err:
         raise RedpakError(f"{path}: cannot read the baseline: {err.strerror}") from err
-    except (ValueError, KeyError, TypeError, AttributeError) as err:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as err:
         raise RedpakError(f"{path}: not a report of red-check",
                           hint=f"make one with red-check --json --output={path}") from err
 

@@ -18,7 +18,7 @@ from redcheck.leftovers import find_journal, find_leftovers, has_journal
 from redcheck.library import Library
 from redcheck.mounts import HiddenFiles, mount_key
 from redcheck.rootfs import FamilyPaths
-from redcheck.scope import Layer, Scope
+from redcheck.scope import Layer, Request, Scope, read_scope
 from redcheck.workers import Workers, count_processors
 from redpak.effective import EffectiveConfig
 from redpak.errors import TYPE_CHECKING, RedpakError
@@ -90,16 +90,20 @@ class HeadersTask:
 
 
 @contextmanager
-def locked(scope: Scope, notify: Callable[[str], None]) -> Iterator[None]:
-    """No command changes a node meanwhile. Raises RedpakError."""
+def locked_scope(request: Request, environ: Mapping[str, str],
+                 notify: Callable[[str], None]) -> Iterator[Scope]:
+    """What there is to check: as it is once no command works on its nodes, and stays until the end
+    of the ``with`` statement. Raises RedpakError."""
     locks: list[NodeLock] = []
-    try:
+
+    def hold(paths: Iterable[str]) -> None:
         # Who commits holds a node and waits for its ancestors: the deepest first cannot deadlock.
-        for layer in sorted(scope.layers, key=lambda each: -len(each.path)):
-            if not layer.is_core:
-                locks.append(lock_node(layer.path, shared=True, on_wait=lambda path: notify(
-                    f"Waiting for another command on node {path} ...")))
-        yield
+        for path in sorted(paths, key=lambda each: -len(each)):
+            locks.append(lock_node(path, shared=True, on_wait=lambda holder: notify(
+                f"Waiting for another command on node {holder} ...")))
+
+    try:
+        yield read_scope(request, environ, hold)
     finally:
         for lock in locks:
             lock.release()

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from redcheck.findings import RULES, Finding
 from redcheck.rootfs import RootFs
@@ -121,10 +121,12 @@ class Request:
     core: bool = False
 
 
-def read_scope(request: Request, environ: Mapping[str, str]) -> Scope:
+def read_scope(request: Request, environ: Mapping[str, str],
+               hold: Callable[[Sequence[str]], None]) -> Scope:
     """Find the layers of a request, and read their configurations.
 
-    A faulty node is a layer with faults. Raises RedpakError when there is nothing to check.
+    ``hold`` keeps the nodes as they are; it gets their paths before anything in them is read. A
+    faulty node is a layer with faults. Raises RedpakError when there is nothing to check.
     """
     root = _read_root(request.redroot)
     main = _read_main(request, root, environ)
@@ -142,6 +144,7 @@ def read_scope(request: Request, environ: Mapping[str, str]) -> Scope:
     core = Layer(root.path, "/", REDMAIN, None, _core_rpmdb(main, root),
                  checked=request.core or (root.is_image and wide != ""))
     layers = {root.path: core}
+    hold([*above, *wanted])
     for path in [*above, *wanted]:
         parent = next((layers[step] for step in find_ancestors(path) if step in layers), core)
         layers[path] = _read_layer(path, root, parent, checked=path in checked)

@@ -15,11 +15,11 @@ from typing import Any, Protocol
 
 import rpm
 
-from redcheck.engine import Options, check, locked
+from redcheck.engine import Options, check, locked_scope
 from redcheck.findings import Finding, Severity
-from redcheck.manifest import Manifest, compare, decode
+from redcheck.manifest import Manifest, compare, decode, mode_of
 from redcheck.reports import counted
-from redcheck.scope import Request, read_scope
+from redcheck.scope import Request
 from redpak.create import restore_node
 from redpak.errors import RedpakError
 from redpak.family import Main
@@ -111,8 +111,7 @@ def _ancestors(path: str, manifest: Manifest) -> list[str]:
 
 def _differences(place: str, wanted: Mapping[str, Any], main: Main) -> list[Finding]:
     """What keeps the node at ``place`` from being ``wanted``."""
-    scope = read_scope(Request(place, main.file), os.environ)
-    with locked(scope, lambda _text: None):
+    with locked_scope(Request(place, main.file), os.environ, lambda _text: None) as scope:
         report = check(scope, Options(), os.environ)
         found = compare(report, Manifest({".": wanted}, None))
     return found + [each for each in report.findings if each.severity is Severity.ERROR
@@ -132,7 +131,7 @@ def _write_files(place: str, files: Mapping[str, Mapping[str, Any]]) -> None:
                     os.unlink(path)
                 os.symlink(entry["link"], path)
             else:
-                write_file_atomic(path, decode(entry), int(entry["mode"], 8) & 0o777)
+                write_file_atomic(path, decode(entry), mode_of(entry))
         except OSError as err:
             raise RedpakError(f"{path}: cannot write: {err.strerror}") from err
 

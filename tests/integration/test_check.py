@@ -172,6 +172,20 @@ def test_what_hides_the_rest_is_told_whatever_is_looked_for(parent: TestNode) ->
     assert "a commit was not finished" in check(parent, "--provides", status=2)
 
 
+def test_what_a_command_changes_while_a_check_waits_is_checked(parent: TestNode) -> None:
+    held = os.open(parent.path, os.O_RDONLY)
+    fcntl.flock(held, fcntl.LOCK_EX)
+    process = parent.actor.popen(["red-check", f"--redpath={parent.path}"],
+                                 stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert process.stderr is not None
+    assert process.stderr.readline().startswith("Waiting for another command on node ")
+    config = parent.path / "etc/redpack.yaml"
+    config.write_text(config.read_text() + "nonsense: 1\n")
+    os.close(held)
+    stdout, stderr = process.communicate(timeout=60)
+    assert process.returncode == 1 and 'unknown section "nonsense"' in stdout, stdout + stderr
+
+
 def test_streams_may_be_closed_or_full(parent: TestNode, pool: Path) -> None:
     """The status alone is an answer, and --output another place for the report."""
     for closed in (">&-", "2>&-", "<&- >&- 2>&-"):

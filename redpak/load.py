@@ -360,7 +360,7 @@ class Reader:
                        key="exports.path", hint=_PATH_HINTS.get(mode, "write the source"))
         elif export.path and (mode.is_bind or mode.is_overlay):
             self._check_source(export.path, places["path"])
-        elif mode is ExportMode.INTERNAL and not export.path.isdigit():
+        elif mode is ExportMode.INTERNAL and not _NUMBER.fullmatch(export.path):
             self.fault(places["path"], f'"{export.path}" is not the number of a descriptor',
                        key="exports.path", hint=_PATH_HINTS[mode])
         return len(self.findings) == before
@@ -408,6 +408,7 @@ class _Faulty(enum.Enum):
 
 _FAULTY = _Faulty.FAULTY
 _VISIBLE = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160), 0x2028, 0x2029)}
+_NUMBER = re.compile("[0-9]{1,9}")
 _PATH_HINTS = {
     ExportMode.SYMLINK: "write what the link points to",
     ExportMode.EXECFD: "write the shell command whose output is the file",

@@ -16,6 +16,8 @@ from redwrap.operations import RunAs
 if TYPE_CHECKING:
     from typing import Optional
 
+_MOST = 2**32 - 2  # the greatest uid and gid: -1 is none
+
 
 @dataclass(frozen=True)
 class Identity:
@@ -47,24 +49,36 @@ def _where(config: EffectiveConfig, key: str, *, given: bool) -> str:
 
 
 def _find_user(text: str, where: str) -> tuple[int, int]:
+    number = _number(text, where)
     try:
-        entry = pwd.getpwuid(int(text)) if text.isdigit() else pwd.getpwnam(text)
+        entry = pwd.getpwnam(text) if number is None else pwd.getpwuid(number)
     except KeyError:
-        if text.isdigit():
-            return int(text), int(text)
+        if number is not None:
+            return number, number
         raise LaunchError(f"{where}: there is no user {text}",
                           hint="write a name of this system, or a number") from None
     return entry.pw_uid, entry.pw_gid
 
 
 def _find_group(text: str, where: str) -> int:
-    if text.isdigit():
-        return int(text)
+    number = _number(text, where)
+    if number is not None:
+        return number
     try:
         return grp.getgrnam(text).gr_gid
     except KeyError:
         raise LaunchError(f"{where}: there is no group {text}",
                           hint="write a name of this system, or a number") from None
+
+
+def _number(text: str, where: str) -> Optional[int]:
+    """The number that `text` is; None for a name. One more than there are would be another's."""
+    if not (text.isascii() and text.isdigit()):
+        return None
+    if int(text) > _MOST:
+        raise LaunchError(f"{where}: {text} is not the number of a user or group",
+                          hint=f"write a number up to {_MOST}")
+    return int(text)
 
 
 def list_groups(step: RunAs) -> list[int]:

@@ -44,6 +44,7 @@ from redwrap.sources import check_own_files, is_below
 if TYPE_CHECKING:
     from typing import Optional
 
+MOST_HOSTNAME = 64  # bytes: sethostname(2)
 FIRST_FD = 3  # of the files whose content comes through a descriptor
 
 
@@ -124,6 +125,11 @@ class PlanBuilder:
         known = self._config.provenance.get(key)
         return known.origin if known is not None else None
 
+    def _wrong(self, key: str, message: str, hint: str) -> LaunchError:
+        origin = self._origin(key)
+        node = f" (node {origin.node})" if origin is not None else ""
+        return LaunchError(f"{origin}: config.{key}: {message}{node}", hint=hint)
+
     def _share(self, namespace: str) -> Share:
         share: Optional[Share] = getattr(self._tags, f"share_{namespace}") or self._tags.share_all
         return share or Share(ShareState.DISABLED)
@@ -136,6 +142,9 @@ class PlanBuilder:
         if hostname or self._share("all").state is not ShareState.ENABLED:
             yield Flag(None, ("--unshare-uts",))
         if hostname:
+            if len(hostname.encode()) > MOST_HOSTNAME:
+                raise self._wrong("hostname", f"{hostname} is too long a name",
+                                  f"write at most {MOST_HOSTNAME} bytes")
             yield Flag(self._origin("hostname"), ("--hostname", hostname))
 
     def _namespace(self, namespace: str, share: Share) -> Iterator[Operation]:
@@ -264,7 +273,7 @@ class PlanBuilder:
         return next((node for node in self._nodes if is_below(source, node)), "")
 
     def _internal(self, export: EffectiveExport) -> int:
-        if not export.path.isdigit():
+        if not (export.path.isascii() and export.path.isdigit()):
             raise LaunchError(f"{export.origin}: mount {export.mount}: {export.path} is not the "
                               f"number of a file descriptor (node {export.origin.node})",
                               hint="write path: N, and start red-wrap with N open")
@@ -272,6 +281,9 @@ class PlanBuilder:
 
     def _placing(self) -> Iterator[Operation]:
         if self._tags.chdir:
+            if not self._tags.chdir.startswith("/"):
+                raise self._wrong("chdir", f"{self._tags.chdir} is not absolute",
+                                  "write a path of the namespace, from /")
             yield Flag(self._origin("chdir"), ("--chdir", self._tags.chdir))
         if self._tags.umask is not None:
             yield Umask(self._origin("umask"), self._tags.umask)

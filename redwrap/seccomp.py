@@ -111,4 +111,7 @@ def load_profile(profile: str, origin: Optional[Origin]) -> bytes:
     if not stat.S_ISREG(status.st_mode) or not data or len(data) % 8 or len(data) > 8 * 4096:
         raise LaunchError(f"{where} is no compiled filter: it has {len(data)} bytes",
                           hint="write it with seccomp_export_bpf(3), at most 4096 instructions")
+    if struct.unpack("H", data[-8:-6])[0] & 7 != _RETURN:  # its class, of a constant or not
+        raise LaunchError(f"{where} is no compiled filter: it does not end with a return",
+                          hint="write it with seccomp_export_bpf(3)")
     return data

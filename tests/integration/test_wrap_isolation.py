@@ -244,8 +244,12 @@ def test_the_seccomp_profile_refuses_what_containers_refuse(ground: Ground) -> N
     assert ground.output(node, "python3", "-c", numbers).count("not permitted") == 3
     assert ground.output(node, "python3", "-c", "import threading; t = threading.Thread(target="
                          "print, args=['thread']); t.start(); t.join()") == "thread\n"
-    broken = ground.node("broken", config=["seccomp: /etc/hostname"])
-    assert "is no compiled filter" in ground.run(broken, "true").stderr
+    profile = ground.write(ground.directory / "profile", "")
+    broken = ground.node("broken", config=[f"seccomp: {profile}"])
+    for text in ("odd", "8 bytes."):
+        profile.write_text(text)
+        done = ground.run(broken, "true")
+        assert done.returncode == 125 and f"{profile} is no compiled filter: it" in done.stderr
 
 
 def test_set_user_and_map_root_user_change_who_one_is(ground: Ground, node: Path) -> None:
@@ -264,6 +268,21 @@ def test_set_user_and_map_root_user_change_who_one_is(ground: Ground, node: Path
     unknown = ground.node("unknown", config=["set-user: nobody-has-this"])
     done = ground.run(unknown, "true")
     assert f"{unknown}/etc/redpack.yaml:3: config.set-user: there is no user" in done.stderr
+
+
+@pytest.mark.parametrize(("tag", "message"), [
+    ("set-user: 4294967296", "config.set-user: 4294967296 is not the number of a user or group; "),
+    ("set-group: 99999999999", "config.set-group: 99999999999 is not the number of a user or"),
+    ("set-user: '\u00b2'", "config.set-user: there is no user \u00b2; write a name of this system"),
+    (f"hostname: {'a' * 65}", "is too long a name (node core); write at most 64 bytes"),
+    ("chdir: tmp", "config.chdir: tmp is not absolute (node core); write a path of the namespace"),
+])
+def test_a_value_that_means_nothing_names_its_line(
+        ground: Ground, tag: str, message: str) -> None:
+    node = ground.node("core", config=[tag])
+    done = ground.run(node, "true")
+    assert done.returncode == 125 and message in done.stderr, done.stderr
+    assert done.stderr.startswith(f"red-wrap: error: {node}/etc/redpack.yaml:3: config.")
 
 
 def test_a_namespace_can_be_joined(ground: Ground) -> None:

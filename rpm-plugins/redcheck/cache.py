@@ -17,6 +17,7 @@ import stat
 from collections.abc import Mapping
 from importlib.machinery import PathFinder
 
+from redcheck.filesystems import trust_times
 from redcheck.rootfs import RootFs
 from redcheck.scope import Layer
 from redpak.errors import TYPE_CHECKING
@@ -36,9 +37,10 @@ class LayerCache:
 
     def __init__(self, part: str, layer: Layer, root: RootFs, environ: Mapping[str, str], *,
                  enabled: bool) -> None:
-        self._path = _find_place(part, layer, root, environ) if enabled else ""
+        trust = trust_times(layer) if enabled else None
+        self._path = "" if trust is None else _find_place(part, layer, root, environ)
         # Findings say what they are found in.
-        self._about = [_engine_digest(),
+        self._about = [_engine_digest(), trust,
                        [[member.path, member.inside, member.alias] for member in layer.lineage]]
         self._units: dict[str, Any] = {}
         self._changed = False

@@ -4,6 +4,9 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
+import subprocess
 import time
 from pathlib import Path
 from typing import Any
@@ -21,7 +24,7 @@ _OLD = 2.1  # seconds, after which a check believes the times of files
 def repository(session_pool: Path) -> Path:
     directory = session_pool / "again-repository"
     build_rpm(directory, "base", files={
-        "/usr/share/base/data": "base\n", "/opt/base/data": "base\n",
+        "/usr/share/base/data": "base, as it is shipped\n", "/opt/base/data": "base\n",
         "/var/lib/base/state/data": "base\n", "/apps/note": "base\n"})
     return create_repository(directory)
 
@@ -130,3 +133,32 @@ def test_a_damaged_memory_is_none(node: TestNode) -> None:
                 assert isinstance(damage, bytes)
                 place.write_bytes(damage)
         assert findings(node) == [], damage
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounts a file system")
+def test_an_image_that_was_exchanged_is_looked_at(node: TestNode, pool: Path) -> None:
+    """Each file has the inode, size and times that it had: in a file of it, other bytes."""
+    image, place = pool / "image", pool / "mounted"
+    node.path.rename(pool / "tree")
+    shutil.copytree(node.path.parent / "tree", pool / "source/node", symlinks=True,
+                    copy_function=shutil.copy2)
+    subprocess.run(["mke2fs", "-q", "-d", pool / "source", image, "64M"], check=True)
+    place.mkdir()
+    time.sleep(_OLD)
+    answers = []
+    for _ in range(2):
+        mounted = subprocess.run(["mount", "-o", "loop,ro", image, place], check=False,
+                                 capture_output=True, text=True)
+        if mounted.returncode:
+            pytest.skip(mounted.stderr)
+        try:
+            for words in ([], [], ["--no-cache"]):
+                made = TestNode(node.actor, place / "node")
+                answers.append([each["path"] for each in report(made, *words)["findings"]
+                                if each["rule"] == "changed-file"])
+        finally:
+            subprocess.run(["umount", place], check=True)
+        data = image.read_bytes()
+        image.write_bytes(data.replace(b"base, as it is shipped\n", b"base, as it is shaped!\n"))
+    assert answers[0] == answers[1] == answers[2]
+    assert answers[3] == answers[4] == answers[5] == ["/usr/share/base/data"]

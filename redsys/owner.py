@@ -96,22 +96,31 @@ def run_as_owner(uid: int, action: Callable[[], object]) -> None:
 
 
 def check_path(path: str, owner: int) -> None:
-    """Nobody but root and ``owner`` may exchange a directory on the way while root works there.
+    """Nobody but root and ``owner`` may exchange a directory on the way while root works there, nor
+    what is in root's own node.
 
     Raises RedpakError. Only root needs it: others can do no harm but to themselves.
     """
     if os.geteuid() != 0:
         return
+    if owner == 0 and _may_be_exchanged(os.stat(path)):
+        raise RedpakError(
+            f"{path}: can be changed by others than root", hint="give it the mode 0755"
+        )
     directory = path
     while directory != "/":
         directory = os.path.dirname(directory)
         info = os.stat(directory)
-        writable = info.st_mode & 0o022 and not info.st_mode & stat.S_ISVTX
-        if info.st_uid not in (0, owner) or writable:
+        if info.st_uid not in (0, owner) or _may_be_exchanged(info):
             raise RedpakError(
                 f"{path}: {directory} on the way can be changed by others than root",
                 hint="move the node, or give that directory to root with mode 0755",
             )
+
+
+def _may_be_exchanged(info: os.stat_result) -> bool:
+    """Whether others can rename what is in a directory."""
+    return bool(info.st_mode & 0o022 and not info.st_mode & stat.S_ISVTX)
 
 
 def _drop_privileges(account: pwd.struct_passwd) -> None:

@@ -197,6 +197,13 @@ def test_root_launches_no_node_that_others_can_exchange(ground: Ground) -> None:
         done = ground.run(node, "true")
         assert done.returncode == 125
         assert f"{node}: {node.parent} on the way can be changed by others" in done.stderr
+    os.chown(node.parent, 0, 0)
+    node.chmod(0o777)
+    done = ground.run(node, "true")
+    assert (done.returncode, done.stderr) == (125, (
+        f"red-wrap: error: {node}: can be changed by others than root; give it the mode 0755\n"))
+    node.chmod(0o1777)
+    ground.output(node, "true")
 
 
 def test_a_command_of_a_third_user_is_not_run(ground: Ground) -> None:

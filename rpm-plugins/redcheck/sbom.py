@@ -28,6 +28,10 @@ from redpak.values import dataclass, field
 
 # For uuid5(): what is named are the bills of redpak.
 _NAMESPACE = uuid.UUID("6f1d3c1e-4d0c-5b7e-9a53-8a4b7f0f5a10")
+# rpm 6 has another name for the same tag, and sets no algorithm: the name says it.
+_PAYLOAD_DIGEST = getattr(rpm, "RPMTAG_PAYLOADSHA256", None) or rpm.RPMTAG_PAYLOADDIGEST
+_PAYLOAD_ALGORITHM = getattr(rpm, "RPMTAG_PAYLOADSHA256ALGO", None) or rpm.RPMTAG_PAYLOADDIGESTALGO
+_SHA256 = 8  # RFC 4880, 9.4
 _VERSIONED = rpm.RPMSENSE_LESS | rpm.RPMSENSE_GREATER | rpm.RPMSENSE_EQUAL
 
 
@@ -141,7 +145,7 @@ def _place(layer: Layer, scope: Scope) -> str:
 
 def _read_item(package: Package, node: BillNode, ref: str) -> BillItem:
     header = package.header
-    payload = header[rpm.RPMTAG_PAYLOADDIGEST]
+    payload = header[_PAYLOAD_DIGEST]
 
     def text(tag: int) -> str:
         return as_utf8(header[tag] or "")
@@ -152,7 +156,7 @@ def _read_item(package: Package, node: BillNode, ref: str) -> BillItem:
         text(rpm.RPMTAG_ARCH), text(rpm.RPMTAG_LICENSE),
         text(rpm.RPMTAG_VENDOR) or text(rpm.RPMTAG_PACKAGER),
         text(rpm.RPMTAG_SUMMARY), text(rpm.RPMTAG_URL),
-        payload[0] if payload and header[rpm.RPMTAG_PAYLOADDIGESTALGO] == 8 else "",
+        payload[0] if payload and header[_PAYLOAD_ALGORITHM] in (_SHA256, None) else "",
         header_digest(package), text(rpm.RPMTAG_SOURCERPM), header[rpm.RPMTAG_BUILDTIME] or 0)
 
 

@@ -96,8 +96,17 @@ def _request(options: Any) -> Request:
 def run(options: Any) -> int:
     """Check what the parsed ``options`` ask for and print the report; the exit status.
 
-    Raises RedpakError when nothing could be checked.
+    Raises RedpakError when nothing could be checked, BrokenPipeError.
     """
+    try:
+        return _run(options)
+    except BrokenPipeError:
+        raise
+    except OSError as err:
+        raise RedpakError(f"{err.filename}: {err.strerror}" if err.filename else str(err)) from err
+
+
+def _run(options: Any) -> int:
     known = _read_baseline(options.baseline) if options.baseline else frozenset()
     wanted = _read_manifest(options.against) if options.against else None
     groups = None if options.all else options.selections

@@ -15,7 +15,7 @@ from redcheck.findings import RULES, Finding, Severity
 from redcheck.gpgcheck import requires_signatures
 from redcheck.layers import check_files
 from redcheck.leftovers import find_journal, find_leftovers, has_journal
-from redcheck.library import Library
+from redcheck.library import Library, UnreadableError
 from redcheck.mounts import HiddenFiles, mount_key
 from redcheck.rootfs import FamilyPaths
 from redcheck.scope import Layer, Request, Scope, read_scope
@@ -171,8 +171,12 @@ class _Check:
                                       for each in findings]
 
     def _fail(self, layer: Layer, error: RedpakError) -> None:
-        """The rpmdb cannot be read."""
-        self._add_obstacles([layer.finding("rpmdb", error.message, remedy=error.hint)], "provides")
+        """The rpmdb is damaged, or cannot be read."""
+        if isinstance(error, UnreadableError):
+            self.report.unchecked.append(str(error))
+        else:
+            self._add_obstacles([layer.finding("rpmdb", error.message, remedy=error.hint)],
+                                "provides")
 
     def _cache(self, layer: Layer) -> LayerCache:
         known = self.caches.get(layer.path)
@@ -296,11 +300,18 @@ class _Check:
             self._add_headers(task.layer, result)
 
     def _headers_task(self, layer: Layer) -> HeadersTask:
-        config = self.configs.get(layer.path)
-        signed = (self.options.wants("signatures") and config is not None
-                  and requires_signatures(layer, tag=bool(config.tags.gpgcheck)))
+        signed = self.options.wants("signatures") and self._must_be_signed(layer)
         keys = [key for member in layer.lineage for key in self._keys(member)] if signed else []
         return HeadersTask(layer, keys, signed, [self.library.state(layer), signed, sorted(keys)])
+
+    def _must_be_signed(self, layer: Layer) -> bool:
+        config = self.configs.get(layer.path)
+        try:
+            return config is not None and requires_signatures(
+                layer, tag=bool(config.tags.gpgcheck))
+        except OSError as err:
+            self.report.unchecked.append(f"{err.filename}: {err.strerror}")
+            return False
 
     def _keys(self, layer: Layer) -> list[str]:
         try:

@@ -10,7 +10,7 @@ from functools import partial
 
 from redcheck.cache import LayerCache
 from redcheck.findings import Finding
-from redcheck.library import Library
+from redcheck.library import Library, UnreadableError
 from redcheck.scope import Layer, Scope
 from redcheck.walk import LayerWalk, Walk
 from redpak.errors import TYPE_CHECKING, RedpakError
@@ -28,14 +28,16 @@ def check_files(layer: Layer, scope: Scope, environ: Mapping[str, str], *,
                 use_cache: bool) -> Result:
     """Check the files of a layer; what the cache knows to be unchanged is not looked at again.
 
-    ``findings``, as they are stored, and what is ``unchecked``; or the ``error`` for which nothing
-    was checked, with a ``hint``.
+    ``findings``, as they are stored, and what is ``unchecked``; or the ``error`` in the rpmdb for
+    which nothing was checked, with a ``hint``.
     """
     check = _FileCheck(layer, scope, environ, use_cache=use_cache)
     try:
         walk = check.run()
         return {"findings": [finding.stored() for finding in walk.all_findings()],
                 "unchecked": walk.unchecked}
+    except UnreadableError as err:
+        return {"findings": [], "unchecked": [str(err)]}
     except RedpakError as err:
         return {"error": err.message, "hint": err.hint}
     finally:

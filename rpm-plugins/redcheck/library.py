@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from redrpm.scratch import ScratchDirectory
 
 
+class UnreadableError(RedpakError):
+    """An rpmdb that could not be read, whatever is in it."""
+
+
 class Library:
     """The packages of all layers, each read when it is first asked for."""
 
@@ -35,22 +39,20 @@ class Library:
         return self._work.name
 
     def of(self, layer: Layer) -> Installed:
-        """What ``layer`` has installed. Raises RedpakError."""
+        """What ``layer`` has installed. Raises RedpakError when its rpmdb is damaged,
+        UnreadableError."""
         known = self._known.get(layer.path)
         if known is None:
             self._asked += 1
             place = f"{self.directory}/{self._asked}"
             from redcheck.packages import Installed  # loads librpm
-            try:
-                known = Installed(layer, place)
-            except OSError as err:
-                raise RedpakError(f"{layer.rpmdb}: cannot copy the rpmdb: {err}") from err
-            self._known[layer.path] = known
+
+            known = self._known[layer.path] = Installed(layer, place)
         return known
 
     def state(self, layer: Layer) -> list[Any]:
         """What changes whenever the rpmdb of ``layer`` does, as it was when first asked for.
-        Raises RedpakError."""
+        Raises UnreadableError."""
         known = self._states.get(layer.path)
         if known is None:
             known = self._states[layer.path] = _rpmdb_state(layer)
@@ -82,5 +84,5 @@ def _rpmdb_state(layer: Layer) -> list[Any]:
     except FileNotFoundError:
         pass
     except OSError as err:
-        raise RedpakError(f"{layer.rpmdb}: cannot read the rpmdb: {err.strerror}") from err
+        raise UnreadableError(f"{layer.rpmdb}: cannot read the rpmdb: {err.strerror}") from err
     return found

@@ -10,10 +10,18 @@ from typing import Any
 
 import rpm
 
+from redcheck.library import UnreadableError
 from redcheck.scope import Layer
 from redpak.errors import RedpakError
 from redpak.values import dataclass
-from redrpm.rpmdb import Member, copy_member, count_headers, nevra, open_rpmdb
+from redrpm.rpmdb import (
+    Member,
+    check_database,
+    copy_member,
+    count_headers,
+    nevra,
+    open_rpmdb,
+)
 
 KEY = "gpg-pubkey"
 
@@ -44,8 +52,15 @@ class Installed:
     """A layer's packages and the private copy of its rpmdb that they came from."""
 
     def __init__(self, layer: Layer, directory: str) -> None:
-        """Read them; ``directory`` is new. Raises RedpakError."""
-        self.directory = copy_member(Member(layer.path, layer.rpmdb), directory).directory
+        """Read them; ``directory`` is new. Raises RedpakError, UnreadableError."""
+        try:
+            copy_member(Member(layer.path, layer.rpmdb), directory, sound=False)
+        except OSError as err:
+            raise UnreadableError(f"{layer.rpmdb}: cannot copy the rpmdb: {err.strerror}") from err
+        except RedpakError as err:
+            raise UnreadableError(err.message, hint=err.hint) from err
+        check_database(directory, layer.rpmdb)
+        self.directory = directory
         self.packages: list[Package] = []
         if not os.listdir(self.directory):
             return

@@ -186,6 +186,58 @@ def test_what_a_command_changes_while_a_check_waits_is_checked(parent: TestNode)
     assert process.returncode == 1 and 'unknown section "nonsense"' in stdout, stdout + stderr
 
 
+@pytest.mark.parametrize("name", ["dnf/dnf.conf", "yum.repos.d"])
+def test_who_may_not_read_whether_signatures_are_needed_proves_nothing(
+        parent: TestNode, name: str) -> None:
+    (parent.path / "etc/dnf/dnf.conf").write_text("[main]\ngpgcheck=1\n")
+    place = parent.path / "etc" / name
+    mode = place.stat().st_mode
+    place.chmod(0)
+    done = parent.try_dnf("red-check", "--signatures")
+    place.chmod(mode)
+    assert "Traceback" not in done.stderr, describe(done)
+    if parent.actor.kind == "root":
+        assert "package without signature" in done.stdout, describe(done)  # root may read
+    else:
+        assert done.stdout.startswith(f"could not check: {place}: Permission denied\n")
+        assert done.returncode == 2, describe(done)
+
+
+@pytest.mark.parametrize("name", [".", "rpmdb.sqlite"])
+def test_an_rpmdb_that_the_caller_may_not_read_is_not_damaged(parent: TestNode, name: str) -> None:
+    place = parent.path / "var/lib/rpm" / name
+    mode, before = place.stat().st_mode, timestamp(parent)
+    place.chmod(0)
+    for words in ([], ["--dependencies"], ["--files", "--jobs=1"]):
+        done = parent.try_dnf("red-check", *words, "--no-stamp", "--no-cache")
+        if parent.actor.kind == "root":
+            assert done.returncode == 0, describe(done)  # root may
+        else:
+            assert done.returncode == 2 and "damaged rpmdb" not in done.stdout, describe(done)
+            assert "Permission denied\n" in done.stdout, describe(done)
+    place.chmod(mode)
+    assert timestamp(parent) == before
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounts a file system")
+def test_a_full_disk_is_no_finding(parent: TestNode, child: TestNode, pool: Path) -> None:
+    """Neither that of the copies of rpmdbs, nor that of their union."""
+    small = pool / "small"
+    small.mkdir()
+    size = (parent.path / "var/lib/rpm/rpmdb.sqlite").stat().st_size
+    for room in (size // 2, 3 * size, 5 * size):
+        subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={room},mode=1777", "none", small],
+                       check=True)
+        try:
+            done = child.actor.run(["red-check", f"--redpath={child.path}", "--no-cache"],
+                                   env={"TMPDIR": str(small)})
+        finally:
+            subprocess.run(["umount", small], check=True)
+        told = done.returncode == 2 and "No space left" in done.stdout + done.stderr
+        assert told or (room > size and done.returncode == 0), describe(done)
+        assert "Traceback" not in done.stderr, describe(done)
+
+
 def test_streams_may_be_closed_or_full(parent: TestNode, pool: Path) -> None:
     """The status alone is an answer, and --output another place for the report."""
     for closed in (">&-", "2>&-", "<&- >&- 2>&-"):

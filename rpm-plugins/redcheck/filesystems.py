@@ -25,18 +25,22 @@ _LOOP, _NBD = 7, 43  # admin-guide/devices.txt: a file, or another machine, is t
 def trust_times(layer: Layer) -> str | None:
     """How long what was seen of a layer, and of the rpmdbs of its family, is known to be so by its
     times: "" is for ever, None not at all, else as long as this text is the same."""
-    mounts = _read_mounts()
-    places = {layer.path, *(os.path.realpath(member.rpmdb) for member in layer.lineage)}
-    used = [next((mount for mount in mounts if _is_below(place, mount[0])), _UNKNOWN)
-            for place in places]
+    used = [_find_mount(place)
+            for place in (layer.path, *(member.rpmdb for member in layer.lineage))]
     inside = ("/usr/", "/opt/") if layer.is_core else "/"  # redcheck.walk
     base = layer.path.rstrip("/")
-    used += [mount for mount in mounts if _is_below(mount[0], base)
+    used += [mount for mount in _read_mounts() if _is_below(mount[0], base)
              and f"{mount[0][len(base):]}/".startswith(inside)]
     if any(kind in _FREE or kind.startswith("fuse.") or major in (_LOOP, _NBD)
            for _, kind, major in used):
         return None
     return _boot_id() if any(kind in _IMAGES for _, kind, _ in used) else ""
+
+
+@functools.cache  # the nodes of a tree share their ancestors
+def _find_mount(place: str) -> tuple[str, str, int]:
+    real = os.path.realpath(place)
+    return next((mount for mount in _read_mounts() if _is_below(real, mount[0])), _UNKNOWN)
 
 
 @functools.cache

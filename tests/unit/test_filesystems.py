@@ -21,8 +21,13 @@ MOUNTS = [
 @pytest.fixture(autouse=True)
 def mounts(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
     monkeypatch.setattr(filesystems, "read_devices", lambda: MOUNTS)
+    forget_mounts()
+    request.addfinalizer(forget_mounts)
+
+
+def forget_mounts() -> None:
     filesystems._read_mounts.cache_clear()
-    request.addfinalizer(filesystems._read_mounts.cache_clear)
+    filesystems._find_mount.cache_clear()
 
 
 def trust(path: str, rpmdb: str = "", core_rpmdb: str = "/var/lib/rpm") -> Optional[str]:
@@ -52,5 +57,5 @@ def test_what_anybody_can_set_is_not_believed() -> None:
 def test_where_nothing_is_known_of_mounts_the_next_start_ends_it(
         monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(filesystems, "read_devices", lambda: [("/proc", "proc", 0)])
-    filesystems._read_mounts.cache_clear()
+    forget_mounts()
     assert len(trust("/nodes/a") or "") == 36

@@ -29,6 +29,7 @@ from redwrap.compiled import (
 )
 from redwrap.encode import Encoder, write_records
 from redwrap.errors import LaunchError
+from redwrap.execfd import is_told_unsafe
 from redwrap.execute import execute, find_launcher
 from redwrap.identity import find_identity
 from redwrap.operations import Bind, Join, JoinByFd
@@ -73,7 +74,7 @@ def launch(options: Options, caller_environ: Mapping[str, str],
     if options.has("dump"):
         print(show_plan(plan, config, options), file=sys.stderr)
     records = Encoder(plan, own_mounts=not options.has("old_kernel"),
-                      unsafe=options.has("unsafe") or bool(config.tags.unsafe),
+                      unsafe=options.has("unsafe") or is_told_unsafe(config),
                       hidden=VOLATILE - config.used_names,
                       inherited=inherited_names(environ)).encode()
     key, launcher = options.text("warm"), options.text("launcher")

@@ -222,8 +222,21 @@ def test_a_command_that_anybody_may_change_is_not_run(ground: Ground) -> None:
     done = ground.run(node, "true")
     assert done.returncode == 125 and "anybody may write that file" in done.stderr
     assert ground.run(node, "true", options=["--unsafe"]).returncode == 0
-    unsafe = ground.node("unsafe", config=["unsafe: true"],
-                         environ=["- {key: WHO, value: id -u, mode: Execfd}"])
-    (unsafe / "etc/redpack.yaml").chmod(0o666)
+
+
+def test_who_may_write_a_file_cannot_license_himself(ground: Ground) -> None:
+    """The tag `unsafe` counts from a file that its commands would be run from without it."""
+    parent = ground.node("parent", config=["unsafe: true"])
+    child = ground.node("parent/child", environ=["- {key: WHO, value: id -u, mode: Execfd}"])
+    (child / "etc/redpack.yaml").chmod(0o666)
     ground.settle()
-    assert ground.output(unsafe, "sh", "-c", "echo $WHO") == f"{ground.actor.uid}\n"
+    for _ in range(2):
+        assert ground.output(child, "sh", "-c", "echo $WHO") == f"{ground.actor.uid}\n"
+    (parent / "etc/redpack.yaml").chmod(0o666)
+    done = ground.run(child, "true")
+    assert done.returncode == 125 and "anybody may write that file" in done.stderr
+    alone = ground.node("alone", config=["unsafe: true"],
+                        environ=["- {key: WHO, value: id -u, mode: Execfd}"])
+    (alone / "etc/redpack.yaml").chmod(0o666)
+    done = ground.run(alone, "true")
+    assert done.returncode == 125 and "anybody may write that file" in done.stderr

@@ -53,6 +53,7 @@ class _FileCheck:
         self._open_cache = partial(LayerCache, layer=layer, root=scope.root, environ=environ,
                                    enabled=use_cache)
         self._paths = self.library.paths(layer)
+        self._is_collected = False  # whether the cache did not know what the packages own
 
     def run(self) -> Walk:
         """Walk the layer. Raises RedpakError."""
@@ -66,6 +67,9 @@ class _FileCheck:
             before = Walk(records=known["records"], is_whole=known["whole"],
                           absent=[Finding.restore(row) for row in known["absent"]])
         walk = LayerWalk(self._layer, self._inspect, before).run()
+        if before is not None and self._is_collected:
+            # Directories are elsewhere now; what their new places lack, no record of them tells.
+            walk = LayerWalk(self._layer, self._inspect, None).run()
         cache.put("files", key, {
             "records": walk.records, "whole": walk.is_whole, "places": self._unseen_places(walk),
             "absent": [finding.stored() for finding in walk.absent]})
@@ -79,9 +83,12 @@ class _FileCheck:
             return None
         found = []
         for path in self._paths.layers:
+            place = f"{path.rstrip('/')}/etc"
+            if os.path.islink(place):
+                continue  # redcheck.verify reads none of it either
             for name in ("passwd", "group"):
                 with suppress(OSError):
-                    info = os.lstat(f"{path.rstrip('/')}/etc/{name}")
+                    info = os.lstat(f"{place}/{name}")
                     found.append([path, name, info.st_ino, info.st_size, info.st_ctime_ns])
         return found
 
@@ -110,6 +117,7 @@ class _FileCheck:
         known = cache.get("owned", key)
         if known is not None and self._paths.agree(known["places"]):
             return restore_owned(known["files"])
+        self._is_collected = True
         owned = collect_owned(self.library.of(self._layer).packages, self._paths)
         cache.put("owned", key, {"places": self._paths.places, "files": owned})
         cache.save()

@@ -89,7 +89,7 @@ class FamilyPaths:
         path = path.rstrip("/")
         known = self.places.get(path)
         if known is None:
-            known = self.places[path] = self._resolve(path, _MAX_LINKS)
+            known = self.places[path] = self._resolve(path)
         return known
 
     @property
@@ -101,30 +101,32 @@ class FamilyPaths:
         """Whether each directory of ``places`` still is where that says."""
         return all(self.directory(path) == place for path, place in places.items())
 
-    def _resolve(self, path: str, links: int) -> str:
-        if not path:
-            self._visible.setdefault("", [layer.rstrip("/") for layer in self.layers])
-            return ""
-        parent, _, name = path.rpartition("/")
-        place = self._resolve(parent, links) if parent not in self.places else (
-            self.places[parent])
-        if name in ("", "."):
-            return place
-        if name == "..":
-            return place.rpartition("/")[0]
-        full = f"{place}/{name}"
-        target = self._look(place, full)
-        if target is None or not links:
-            return full
-        below = target if target.startswith("/") else f"{place}/{target}"
-        return self._resolve(below.rstrip("/"), links - 1)
+    def _resolve(self, path: str) -> str:
+        self._visible.setdefault("", [layer.rstrip("/") for layer in self.layers])
+        above, _, name = path.rpartition("/")
+        place, pending = self.places.get(above), [name]
+        if place is None:
+            place, pending = "", path.split("/")[::-1]
+        links = 0
+        while pending:
+            name = pending.pop()
+            if name == "..":
+                place = place.rpartition("/")[0]
+            elif name not in ("", "."):
+                full = f"{place}/{name}"
+                target = self._look(place, full) if links < _MAX_LINKS else None
+                if target is None:
+                    place = full
+                else:
+                    links += 1
+                    place = "" if target.startswith("/") else place
+                    pending += target.split("/")[::-1]
+        return place
 
     def _look(self, parent: str, full: str) -> str | None:
         """Note in which layers ``full`` is a directory; the target when the topmost is a link."""
         if full in self._visible:
             return None
-        if parent not in self._visible:
-            self._resolve(parent, _MAX_LINKS)
         found: list[str] = []
         for layer in self._visible.get(parent, ()):
             try:

@@ -80,6 +80,15 @@ def test_files_are_looked_for_where_a_new_link_leads(node: TestNode) -> None:
     assert findings(node) == [("missing-file", "/opt/base/data"), ("unowned-file", "/opt/base")]
 
 
+def test_files_are_looked_for_in_a_directory_that_did_not_change(node: TestNode) -> None:
+    """It was looked at, and found as it was, before the link to it was."""
+    settle(node)
+    place = node.path / "opt/base"
+    place.rename(node.path / "var/elsewhere")
+    place.symlink_to("/usr/share/base")
+    assert findings(node) == [("changed-file", "/opt/base/data"), ("unowned-file", "/opt/base")]
+
+
 def test_a_finding_is_told_of_the_node_by_its_new_alias(node: TestNode) -> None:
     (node.path / "usr/share/base/data").write_text("evil\n")
     time.sleep(_OLD)

@@ -107,6 +107,9 @@ def run(options: Any) -> int:
 
 
 def _run(options: Any) -> int:
+    if options.jobs < 0:
+        raise RedpakError(f"--jobs={options.jobs} is no number of processes",
+                          hint="write 1 or more")
     known = _read_baseline(options.baseline) if options.baseline else frozenset()
     wanted = _read_manifest(options.against) if options.against else None
     groups = None if options.all else options.selections

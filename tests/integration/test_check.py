@@ -297,6 +297,7 @@ def test_a_baseline_accepts_what_is_known(parent: TestNode, pool: Path) -> None:
     (["--redroot=/nowhere"], "red-check: error: /nowhere is not a directory; check --redroot"),
     (["--baseline=/nowhere"], "red-check: error: /nowhere: cannot read the baseline"),
     (["--baseline=/etc/passwd"], "red-check: error: /etc/passwd: not a report of red-check"),
+    (["--jobs=-1"], "red-check: error: --jobs=-1 is no number of processes; write 1 or more"),
 ])
 @pytest.mark.parametrize("front", [["red-check"], ["red-dnf", "red-check"]])
 def test_what_cannot_be_checked_ends_with_status_2(

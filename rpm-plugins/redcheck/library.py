@@ -44,7 +44,11 @@ class Library:
         known = self._known.get(layer.path)
         if known is None:
             self._asked += 1
-            place = f"{self.directory}/{self._asked}"
+            try:
+                place = f"{self.directory}/{self._asked}"
+            except OSError as err:
+                raise UnreadableError(f"{layer.rpmdb}: there is no place for a copy of the rpmdb:"
+                                      f" {err.strerror}", hint="set TMPDIR") from err
             from redcheck.packages import Installed  # loads librpm
 
             known = self._known[layer.path] = Installed(layer, place)

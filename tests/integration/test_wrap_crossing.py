@@ -138,6 +138,9 @@ def test_the_rights_of_a_set_user_id_program_are_not_used(ground: Ground, node: 
     command.chmod(0o4755)
     done = ground.actor.run([command, f"--redpath={node}", "id", "-u"])
     assert (done.returncode, done.stdout) == (125, "")
+    if os.statvfs(command).f_flag & os.ST_NOSUID:  # as in a root that bwrap made: there are none
+        assert done.stderr.endswith("has no red-wrap-cold; install redpak again\n")
+        return
     assert done.stderr == (
         f"red-wrap: error: {command} runs with the rights of another user or group than its "
         "caller's; take its set-user-ID bit away, or that of the program that calls it\n")

@@ -7,6 +7,7 @@ results in memory that it shares with its parent (memfd_create(2)): nobody waits
 
 from __future__ import annotations
 
+import fcntl
 import gc
 import json
 import os
@@ -46,7 +47,6 @@ class Workers:
         self._queue = -1
         if count < 1 or len(tasks) < 2:
             return
-        # Each read moves the offset that all share, and none sees what another one reads: read(2).
         self._queue = os.memfd_create("redpak-check")
         os.write(self._queue, b"".join(map(_NUMBER.pack, range(len(tasks)))))
         os.lseek(self._queue, 0, os.SEEK_SET)
@@ -101,10 +101,18 @@ class Workers:
 
     def _take_all(self, tell: Callable[[int], None]) -> dict[int, Result]:
         results: dict[int, Result] = {}
-        while data := os.read(self._queue, _NUMBER.size):
+        while data := self._take():
             (number,) = _NUMBER.unpack(data)
             results[number] = self._do(number, tell)
         return results
+
+    def _take(self) -> bytes:
+        # All share one offset, which no system call reads and moves at once where it is a memfd's.
+        fcntl.lockf(self._queue, fcntl.LOCK_EX)
+        try:
+            return os.read(self._queue, _NUMBER.size)
+        finally:
+            fcntl.lockf(self._queue, fcntl.LOCK_UN)
 
     def _do(self, number: int, tell: Callable[[int], None]) -> Result:
         tell(number)

@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import signal
 import time
+from pathlib import Path
 
 import pytest
 
@@ -62,3 +63,19 @@ def test_nobody_is_left_at_work_when_the_caller_gives_up(
     with pytest.raises(ChildProcessError):
         os.waitpid(-1, os.WNOHANG)
     assert capfd.readouterr().err == ""
+
+
+def test_no_task_is_done_twice(tmp_path: Path) -> None:
+    log = os.open(tmp_path / "log", os.O_CREAT | os.O_WRONLY | os.O_APPEND)
+
+    def note(task: str) -> dict[str, object]:
+        return {"written": os.write(log, b"%s\n" % task.encode())}
+
+    tasks = [str(number) for number in range(2000)]
+    for _ in range(30):
+        with Workers(tasks, note, 3) as workers:
+            workers.results()
+        done = (tmp_path / "log").read_text().split()
+        os.ftruncate(log, 0)
+        assert sorted(done, key=int) == tasks
+    os.close(log)

@@ -167,8 +167,8 @@ class _Check:
         if self.options.wants(group):
             self._add(findings, group)
         else:
-            self.report.unchecked += [f"{each.file or each.node}: {each.message}"
-                                      for each in findings]
+            self.report.unchecked += [f"{each.file or each.node}: {each.message};"
+                                      f" {each.what_to_do}" for each in findings]
 
     def _fail(self, layer: Layer, error: RedpakError) -> None:
         """The rpmdb is damaged, or cannot be read."""

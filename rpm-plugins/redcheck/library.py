@@ -35,6 +35,7 @@ class Library:
         """A private directory, made when it is first asked for."""
         if self._work is None:
             from redrpm.scratch import ScratchDirectory  # loads tempfile
+
             self._work = ScratchDirectory()
         return self._work.name
 

@@ -59,6 +59,18 @@ def findings(node: TestNode, *words: str, status: int = 1) -> list[tuple[str, st
     return [(finding["rule"], finding["alias"]) for finding in report["findings"]]
 
 
+def start_waiting(node: TestNode) -> tuple[subprocess.Popen[str], int]:
+    """A check that waits for the node, and the descriptor that holds the lock until it is closed.
+    """
+    held = os.open(node.path, os.O_RDONLY)
+    fcntl.flock(held, fcntl.LOCK_EX)
+    process = node.actor.popen(["red-check", f"--redpath={node.path}"],
+                               stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert process.stderr is not None
+    assert process.stderr.readline().startswith("Waiting for another command on node ")
+    return process, held
+
+
 def timestamp(node: TestNode) -> int:
     lines = (node.path / ".rednode.yaml").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith("timestamp:"))
@@ -173,12 +185,7 @@ def test_what_hides_the_rest_is_told_whatever_is_looked_for(parent: TestNode) ->
 
 
 def test_what_a_command_changes_while_a_check_waits_is_checked(parent: TestNode) -> None:
-    held = os.open(parent.path, os.O_RDONLY)
-    fcntl.flock(held, fcntl.LOCK_EX)
-    process = parent.actor.popen(["red-check", f"--redpath={parent.path}"],
-                                 stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    assert process.stderr is not None
-    assert process.stderr.readline().startswith("Waiting for another command on node ")
+    process, held = start_waiting(parent)
     config = parent.path / "etc/redpack.yaml"
     config.write_text(config.read_text() + "nonsense: 1\n")
     os.close(held)
@@ -253,12 +260,7 @@ def test_streams_may_be_closed_or_full(parent: TestNode, pool: Path) -> None:
 
 
 def test_who_is_tired_of_waiting_interrupts_a_check(parent: TestNode) -> None:
-    held = os.open(parent.path, os.O_RDONLY)
-    fcntl.flock(held, fcntl.LOCK_EX)
-    process = parent.actor.popen(["red-check", f"--redpath={parent.path}"],
-                                 stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    assert process.stderr is not None
-    assert process.stderr.readline().startswith("Waiting for another command on node ")
+    process, held = start_waiting(parent)
     process.send_signal(signal.SIGINT)
     stdout, stderr = process.communicate(timeout=60)
     os.close(held)

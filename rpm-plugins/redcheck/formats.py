@@ -15,8 +15,7 @@ from redcheck.engine import GROUPS, Report
 from redcheck.findings import RULES, Finding, Severity
 from redcheck.reports import as_utf8, describe
 from redcheck.scope import Layer
-
-VERSION = "0.1.0"
+from redpak import VERSION
 
 
 def as_json(report: Report) -> str:
